@@ -1,0 +1,3 @@
+//! np-agent: NetworkPolicy for the pods of one node, judged after service DNAT.
+
+pub mod model;

@@ -1,0 +1,49 @@
+//! Domain types: what the agent knows about the cluster, parsed once at the border.
+//!
+//! A value of these types cannot be wrong: sources turn wire objects into them (or into an error),
+//! and the layers above (`index`, `compile`, `plan`) never re-check. Words follow
+//! `networking.k8s.io/v1`.
+
+mod device;
+mod ids;
+mod namespace;
+mod node;
+mod pod;
+mod policy;
+mod selector;
+
+pub use device::{Device, DeviceChange, IfIndex, Peer as DevicePeer};
+pub use ids::{NodeName, ObjectKey, PodKey, PodUid, PolicyKey};
+pub use namespace::Namespace;
+pub use node::Node;
+pub use np_common::direction::Direction;
+pub use pod::{ContainerPort, Phase, Pod};
+pub use policy::{IpBlock, Peer, Policy, PortMatch, Ports, Protocol, Rule};
+pub use selector::{Requirement, Selector};
+
+/// One object of the cluster, whatever its kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    Pod(Pod),
+    Namespace(Namespace),
+    Policy(Policy),
+    Node(Node),
+}
+
+impl Object {
+    pub fn key(&self) -> ObjectKey {
+        match self {
+            Object::Pod(pod) => ObjectKey::Pod(pod.key.clone()),
+            Object::Namespace(namespace) => ObjectKey::Namespace(namespace.name.clone()),
+            Object::Policy(policy) => ObjectKey::Policy(policy.key.clone()),
+            Object::Node(node) => ObjectKey::Node(node.name.clone()),
+        }
+    }
+}
+
+/// One change of the cluster, as a source reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    Apply(Object),
+    Delete(ObjectKey),
+}

@@ -1,0 +1,101 @@
+//! Label selectors, as in `metav1.LabelSelector`.
+//!
+//! Source of the rules: `staging/src/k8s.io/apimachinery/pkg/labels/selector.go`
+//! (`Requirement.Matches`) of kubernetes/kubernetes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// All requirements must hold; an empty selector matches everything. Kept sorted and without
+/// repetition, so that equal selectors compare equal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Selector {
+    requirements: BTreeSet<Requirement>,
+}
+
+/// `matchLabels` entries are `In` with one value.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Requirement {
+    /// The key is present and its value in the set.
+    In(String, BTreeSet<String>),
+    /// The key is absent, or its value not in the set.
+    NotIn(String, BTreeSet<String>),
+    Exists(String),
+    DoesNotExist(String),
+}
+
+impl Selector {
+    /// The empty selector.
+    pub fn everything() -> Self {
+        Self::default()
+    }
+
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.requirements.iter().all(|requirement| requirement.holds(labels))
+    }
+
+    pub fn is_everything(&self) -> bool {
+        self.requirements.is_empty()
+    }
+
+    pub fn requirements(&self) -> impl Iterator<Item = &Requirement> {
+        self.requirements.iter()
+    }
+}
+
+impl FromIterator<Requirement> for Selector {
+    fn from_iter<I: IntoIterator<Item = Requirement>>(requirements: I) -> Self {
+        Self { requirements: requirements.into_iter().collect() }
+    }
+}
+
+impl Requirement {
+    pub fn equals(key: impl Into<String>, value: impl Into<String>) -> Self {
+        Self::In(key.into(), BTreeSet::from([value.into()]))
+    }
+
+    fn holds(&self, labels: &BTreeMap<String, String>) -> bool {
+        match self {
+            Self::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
+            Self::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),
+            Self::Exists(key) => labels.contains_key(key),
+            Self::DoesNotExist(key) => !labels.contains_key(key),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
+    }
+
+    #[test]
+    fn a_missing_key_satisfies_only_the_negative_operators() {
+        let none = labels(&[]);
+        let values = BTreeSet::from(["db".to_owned()]);
+        assert!(!Requirement::In("role".into(), values.clone()).holds(&none));
+        assert!(Requirement::NotIn("role".into(), values).holds(&none));
+        assert!(!Requirement::Exists("role".into()).holds(&none));
+        assert!(Requirement::DoesNotExist("role".into()).holds(&none));
+    }
+
+    #[test]
+    fn an_empty_value_is_a_value() {
+        let empty = Selector::from_iter([Requirement::equals("role", "")]);
+        assert!(empty.matches(&labels(&[("role", "")])));
+        assert!(!empty.matches(&labels(&[])));
+        assert!(!Requirement::DoesNotExist("role".into()).holds(&labels(&[("role", "")])));
+    }
+
+    #[test]
+    fn contradicting_requirements_match_nothing() {
+        let both = Selector::from_iter([
+            Requirement::equals("role", "a"),
+            Requirement::equals("role", "b"),
+        ]);
+        assert!(!both.matches(&labels(&[("role", "a")])));
+        assert!(!both.matches(&labels(&[("role", "b")])));
+    }
+}
