@@ -1,0 +1,38 @@
+//! The agent's record of what ids stand for.
+//!
+//! It lies in the pinned map RECORDS, so that `status` and `endpoints` can name pods and policies
+//! while the agent is down, and a restarted agent keeps every binding it once made: the addresses
+//! inside a pod are the pod's claim, and must not be trusted anew.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{IfIndex, NodeName, PodKey, PodUid, PolicyKey};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub node: Option<NodeName>,
+    /// Ascending by id.
+    pub endpoints: Vec<EndpointRecord>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointRecord {
+    pub id: u16,
+    pub pod: PodKey,
+    pub uid: PodUid,
+    pub addresses: Vec<IpAddr>,
+    pub device: String,
+    pub ifindex: IfIndex,
+    pub ingress: SideRecord,
+    pub egress: SideRecord,
+}
+
+/// How one direction of a pod is policed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SideRecord {
+    pub isolated: bool,
+    /// The policies that select the pod in this direction, ascending.
+    pub policies: Vec<PolicyKey>,
+}
