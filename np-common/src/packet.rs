@@ -335,7 +335,7 @@ mod tests {
     fn packet(ethertype: u16, bytes: &[u8]) -> Result<Packet, ParseError> {
         match parse(bytes, ethertype, 0)? {
             Frame::Ip(packet) => Ok(packet),
-            other => panic!("not IP: {other:?}"),
+            other @ (Frame::Arp | Frame::Other) => panic!("not IP: {other:?}"),
         }
     }
 

@@ -4,8 +4,14 @@
 //! tables of a compiled policy, `diff` the operations that turn the actual tables into them, and
 //! `simulate` lets `np_common::decide` run on tables without a kernel.
 
+mod diff;
+mod lower;
+mod ports;
 pub mod record;
+pub mod simulate;
 mod tables;
 
+pub use diff::diff;
+pub use lower::lower;
 pub use record::Record;
 pub use tables::{Op, PortPrefix, RulePrefix, Tables};
