@@ -2,6 +2,7 @@
 
 pub mod bind;
 pub mod compile;
+pub mod dataplane;
 pub mod index;
 pub mod model;
 pub mod plan;
