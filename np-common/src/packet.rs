@@ -1,3 +1,439 @@
+//! The packet parser: from bytes to what policy needs to know, and no further.
+//!
+//! Headers are copied at checked offsets through [`PacketReader`]; what cannot be read is an
+//! error, never "not IP": a hostile pod can send a packet of 14 readable bytes.
+
+use crate::addr::Addr;
+use crate::flow::FlowKey;
+
+pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
+pub const ICMPV6: u8 = 58;
 pub const SCTP: u8 = 132;
+
+pub const ETH_P_IPV4: u16 = 0x0800;
+pub const ETH_P_ARP: u16 = 0x0806;
+pub const ETH_P_IPV6: u16 = 0x86dd;
+
+/// The length of an Ethernet header; VLAN tags are not in the packet at TC.
+pub const ETH_HLEN: u32 = 14;
+
+/// TCP flags that move a flow's state.
+pub const FIN: u8 = 0x01;
+pub const SYN: u8 = 0x02;
+pub const RST: u8 = 0x04;
+pub const ACK: u8 = 0x10;
+
+/// Where bytes come from: an skb in the kernel, a slice elsewhere.
+pub trait PacketReader {
+    /// Copies the bytes at an offset from the packet's start; none if they are not all there.
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+}
+
+impl PacketReader for [u8] {
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let start = offset as usize;
+        self.get(start..start.checked_add(N)?)?.try_into().ok()
+    }
+}
+
+/// What stands behind the link layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame {
+    Ip(Packet),
+    Arp,
+    Other,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    pub src: Addr,
+    pub dst: Addr,
+    /// Ports in network order, 0 where the protocol has none. An echo has its id as the asking
+    /// side's port and [`ECHO`] as the answering side's, so that an answer is its request's
+    /// reverse and a request never is.
+    pub sport: u16,
+    pub dport: u16,
+    pub protocol: u8,
+    /// 0 unless TCP.
+    pub tcp_flags: u8,
+    pub kind: Kind,
+}
+
+/// The answering side's "port" of an echo.
+pub const ECHO: u16 = 8u16.to_be();
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Part of a flow that the tuple names.
+    Flow,
+    /// A fragment after the first: no ports.
+    Fragment,
+    IcmpError,
+    /// Neighbour solicitation and advertisement, router solicitation, from the same link.
+    NeighborDiscovery,
+    /// Router advertisement, redirect of either family.
+    RouterClaim,
+    /// Multicast listener messages, from the same link.
+    MulticastListener,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParseError {
+    /// Cut off, self-contradictory, or unreadable.
+    Malformed,
+    /// More IPv6 extension headers than [`EXTENSION_HEADERS`].
+    ExtensionHeaders,
+}
+
+/// How many IPv6 extension headers are followed.
+pub const EXTENSION_HEADERS: usize = 6;
+
+impl Packet {
+    #[inline(always)]
+    pub const fn flow_key(&self) -> FlowKey {
+        FlowKey {
+            src: self.src,
+            dst: self.dst,
+            sport: self.sport,
+            dport: self.dport,
+            protocol: self.protocol as u32,
+        }
+    }
+
+    /// The destination port as a rule names it; 0 where the protocol has no ports or they are
+    /// not in this packet, which only rules for all ports cover.
+    #[inline(always)]
+    pub const fn rule_port(&self) -> u16 {
+        match self.protocol {
+            TCP | UDP | SCTP => u16::from_be(self.dport),
+            _ => 0,
+        }
+    }
+}
+
+/// Parses the packet whose network header lies at `offset`.
+#[inline(always)]
+pub fn parse<R: PacketReader + ?Sized>(
+    reader: &R,
+    ethertype: u16,
+    offset: u32,
+) -> Result<Frame, ParseError> {
+    match ethertype {
+        ETH_P_IPV4 => Ok(Frame::Ip(parse_v4(reader, offset)?)),
+        ETH_P_IPV6 => Ok(Frame::Ip(parse_v6(reader, offset)?)),
+        ETH_P_ARP => Ok(Frame::Arp),
+        _ => Ok(Frame::Other),
+    }
+}
+
+#[inline(always)]
+fn parse_v4<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Result<Packet, ParseError> {
+    let header: [u8; 20] = reader.read(offset).ok_or(ParseError::Malformed)?;
+    let [
+        version_ihl,
+        _,
+        len0,
+        len1,
+        _,
+        _,
+        frag0,
+        frag1,
+        _,
+        protocol,
+        _,
+        _,
+        s0,
+        s1,
+        s2,
+        s3,
+        d0,
+        d1,
+        d2,
+        d3,
+    ] = header;
+    let header_len = u32::from(version_ihl & 0xf) * 4;
+    if version_ihl >> 4 != 4
+        || header_len < 20
+        || u32::from(u16::from_be_bytes([len0, len1])) < header_len
+    {
+        return Err(ParseError::Malformed);
+    }
+    let upper = Upper {
+        src: Addr::from_v4([s0, s1, s2, s3]),
+        dst: Addr::from_v4([d0, d1, d2, d3]),
+        protocol,
+        offset: offset.wrapping_add(header_len),
+        later_fragment: u16::from_be_bytes([frag0, frag1]) & 0x1fff != 0,
+        hop_limit: 0,
+    };
+    parse_upper(reader, &upper)
+}
+
+#[inline(always)]
+fn parse_v6<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Result<Packet, ParseError> {
+    let [version, _, _, _, _, _, mut next, hop_limit]: [u8; 8] =
+        reader.read(offset).ok_or(ParseError::Malformed)?;
+    if version >> 4 != 6 {
+        return Err(ParseError::Malformed);
+    }
+    let src = read_v6_addr(reader, offset.wrapping_add(8))?;
+    let dst = read_v6_addr(reader, offset.wrapping_add(24))?;
+
+    let mut offset = offset.wrapping_add(40);
+    let mut later_fragment = false;
+    let mut followed = 0;
+    while is_extension_header(next) && !later_fragment {
+        if followed == EXTENSION_HEADERS {
+            return Err(ParseError::ExtensionHeaders);
+        }
+        followed += 1;
+        let [after, len, frag0, frag1]: [u8; 4] =
+            reader.read(offset).ok_or(ParseError::Malformed)?;
+        let step = match next {
+            FRAGMENT => {
+                later_fragment = u16::from_be_bytes([frag0, frag1]) & 0xfff8 != 0;
+                8
+            }
+            // RFC 4302 section 2.2: the authentication header counts 4-byte units, less two.
+            AUTHENTICATION => (u32::from(len) + 2) * 4,
+            _ => (u32::from(len) + 1) * 8,
+        };
+        offset = offset.wrapping_add(step);
+        next = after;
+    }
+    parse_upper(reader, &Upper { src, dst, protocol: next, offset, later_fragment, hop_limit })
+}
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION_OPTIONS: u8 = 60;
+
+#[inline(always)]
+const fn is_extension_header(next: u8) -> bool {
+    matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS)
+}
+
+#[inline(always)]
+fn read_v6_addr<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Result<Addr, ParseError> {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: [u8; 16] =
+        reader.read(offset).ok_or(ParseError::Malformed)?;
+    let addr = Addr::from_v6_words([
+        u32::from_ne_bytes([a, b, c, d]),
+        u32::from_ne_bytes([e, f, g, h]),
+        u32::from_ne_bytes([i, j, k, l]),
+        u32::from_ne_bytes([m, n, o, p]),
+    ]);
+    // RFC 4291 section 2.5.5.2: a v4-mapped address never appears on the wire, and in the maps it
+    // would be taken for the IPv4 address.
+    if addr.is_v4() { Err(ParseError::Malformed) } else { Ok(addr) }
+}
+
+/// An IP header, read: what the transport header is to be read by.
+struct Upper {
+    src: Addr,
+    dst: Addr,
+    protocol: u8,
+    offset: u32,
+    later_fragment: bool,
+    hop_limit: u8,
+}
+
+#[inline(always)]
+fn parse_upper<R: PacketReader + ?Sized>(reader: &R, upper: &Upper) -> Result<Packet, ParseError> {
+    let &Upper { src, dst, protocol, offset, later_fragment, hop_limit } = upper;
+    let bare = Packet { src, dst, sport: 0, dport: 0, protocol, tcp_flags: 0, kind: Kind::Flow };
+    if later_fragment {
+        return Ok(Packet { kind: Kind::Fragment, ..bare });
+    }
+    match protocol {
+        TCP => {
+            let [s0, s1, d0, d1, .., flags]: [u8; 14] =
+                reader.read(offset).ok_or(ParseError::Malformed)?;
+            let (sport, dport) = (u16::from_ne_bytes([s0, s1]), u16::from_ne_bytes([d0, d1]));
+            Ok(Packet { sport, dport, tcp_flags: flags, ..bare })
+        }
+        UDP | SCTP => {
+            let [s0, s1, d0, d1]: [u8; 4] = reader.read(offset).ok_or(ParseError::Malformed)?;
+            let (sport, dport) = (u16::from_ne_bytes([s0, s1]), u16::from_ne_bytes([d0, d1]));
+            Ok(Packet { sport, dport, ..bare })
+        }
+        ICMP | ICMPV6 => {
+            let [message, _, _, _, id0, id1, _, _]: [u8; 8] =
+                reader.read(offset).ok_or(ParseError::Malformed)?;
+            let id = u16::from_ne_bytes([id0, id1]);
+            let icmp =
+                if protocol == ICMP { icmp_v4(message) } else { icmp_v6(message, hop_limit) };
+            Ok(match icmp {
+                Icmp::EchoRequest => Packet { sport: id, dport: ECHO, ..bare },
+                Icmp::EchoReply => Packet { sport: ECHO, dport: id, ..bare },
+                Icmp::Is(kind) => Packet { kind, ..bare },
+            })
+        }
+        _ => Ok(bare),
+    }
+}
+
+enum Icmp {
+    EchoRequest,
+    EchoReply,
+    Is(Kind),
+}
+
+#[inline(always)]
+const fn icmp_v4(message: u8) -> Icmp {
+    match message {
+        8 => Icmp::EchoRequest,
+        0 => Icmp::EchoReply,
+        3 | 4 | 11 | 12 => Icmp::Is(Kind::IcmpError),
+        5 => Icmp::Is(Kind::RouterClaim),
+        _ => Icmp::Is(Kind::Flow),
+    }
+}
+
+/// Neighbour discovery counts as such only with hop limit 255 (RFC 4861 section 6.1, 7.1), listener
+/// messages only with 1 (RFC 2710 section 3, RFC 3810 section 5): what a router forwarded is
+/// judged like anything else.
+#[inline(always)]
+const fn icmp_v6(message: u8, hop_limit: u8) -> Icmp {
+    match message {
+        128 => Icmp::EchoRequest,
+        129 => Icmp::EchoReply,
+        1..128 => Icmp::Is(Kind::IcmpError),
+        133 | 135 | 136 if hop_limit == 255 => Icmp::Is(Kind::NeighborDiscovery),
+        134 | 137 => Icmp::Is(Kind::RouterClaim),
+        130 | 131 | 132 | 143 if hop_limit == 1 => Icmp::Is(Kind::MulticastListener),
+        _ => Icmp::Is(Kind::Flow),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v4(protocol: u8, fragment: u16, upper: &[u8]) -> Vec<u8> {
+        let mut bytes =
+            vec![0x45, 0, 0, 0, 0, 1, 0, 0, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        let len = (bytes.len() + upper.len()) as u16;
+        bytes[2..4].copy_from_slice(&len.to_be_bytes());
+        bytes[6..8].copy_from_slice(&fragment.to_be_bytes());
+        bytes.extend_from_slice(upper);
+        bytes
+    }
+
+    fn v6(next: u8, hop_limit: u8, rest: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0x60, 0, 0, 0, 0, rest.len() as u8, next, hop_limit];
+        bytes.extend_from_slice(&[0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        bytes.extend_from_slice(&[0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+        bytes.extend_from_slice(rest);
+        bytes
+    }
+
+    fn packet(ethertype: u16, bytes: &[u8]) -> Result<Packet, ParseError> {
+        match parse(bytes, ethertype, 0)? {
+            Frame::Ip(packet) => Ok(packet),
+            other @ (Frame::Arp | Frame::Other) => panic!("not IP: {other:?}"),
+        }
+    }
+
+    const TCP_SYN: [u8; 20] =
+        [0x9c, 0x40, 0x01, 0xbb, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, SYN, 0, 0, 0, 0, 0, 0];
+
+    #[test]
+    fn options_do_not_hide_the_ports() {
+        let mut bytes = v4(TCP, 0, &[&[1u8, 1, 1, 0][..], &TCP_SYN].concat());
+        bytes[0] = 0x46;
+        let packet = packet(ETH_P_IPV4, &bytes).expect("parses");
+        assert_eq!((packet.rule_port(), packet.tcp_flags), (443, SYN));
+    }
+
+    #[test]
+    fn every_truncation_is_malformed_and_none_panics() {
+        for (ethertype, bytes) in [
+            (ETH_P_IPV4, v4(TCP, 0, &TCP_SYN[..14])),
+            (ETH_P_IPV6, v6(TCP, 64, &TCP_SYN[..14])),
+            (
+                ETH_P_IPV6,
+                v6(
+                    DESTINATION_OPTIONS,
+                    64,
+                    &[&[TCP, 0, 0, 0, 0, 0, 0, 0][..], &TCP_SYN[..14]].concat(),
+                ),
+            ),
+        ] {
+            assert!(packet(ethertype, &bytes).is_ok());
+            for len in 0..bytes.len() {
+                assert_eq!(packet(ethertype, &bytes[..len]), Err(ParseError::Malformed), "{len}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_that_contradicts_itself_is_malformed() {
+        let good = v4(UDP, 0, &[0; 8]);
+        for (at, value) in [(0, 0x44), (0, 0x65), (3, 19)] {
+            let mut bad = good.clone();
+            bad[at] = value;
+            assert_eq!(packet(ETH_P_IPV4, &bad), Err(ParseError::Malformed), "byte {at} = {value}");
+        }
+    }
+
+    #[test]
+    fn only_later_fragments_lack_ports() {
+        let first = packet(ETH_P_IPV4, &v4(UDP, 0x2000, &[0, 53, 0, 53, 0, 8, 0, 0]));
+        assert_eq!(first.expect("parses").kind, Kind::Flow);
+        let later = packet(ETH_P_IPV4, &v4(UDP, 0x2001, &[0, 53, 0, 53]));
+        assert_eq!(later.expect("parses").kind, Kind::Fragment);
+        let later = packet(ETH_P_IPV6, &v6(FRAGMENT, 64, &[UDP, 0, 0x05, 0xa8, 0, 0, 0, 1]));
+        assert_eq!(later.expect("parses").kind, Kind::Fragment);
+    }
+
+    #[test]
+    fn extension_headers_are_followed_to_a_limit() {
+        let options = [DESTINATION_OPTIONS, 0, 0, 0, 0, 0, 0, 0];
+        let last = [TCP, 0, 0, 0, 0, 0, 0, 0];
+        for (count, expected) in
+            [(1, true), (EXTENSION_HEADERS, true), (EXTENSION_HEADERS + 1, false)]
+        {
+            let mut rest = options.repeat(count - 1);
+            rest.extend_from_slice(&last);
+            rest.extend_from_slice(&TCP_SYN);
+            let parsed = packet(ETH_P_IPV6, &v6(DESTINATION_OPTIONS, 64, &rest));
+            assert_eq!(
+                parsed.map(|packet| packet.rule_port()).ok(),
+                expected.then_some(443),
+                "{count}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_echo_answer_is_its_requests_reverse_and_a_request_never_is() {
+        let echo =
+            |message| packet(ETH_P_IPV4, &v4(ICMP, 0, &[message, 0, 0, 0, 0x12, 0x34, 0, 1]));
+        let (request, reply) = (echo(8).expect("parses"), echo(0).expect("parses"));
+        let swap = |packet: Packet| Packet { src: packet.dst, dst: packet.src, ..packet };
+        assert_eq!(swap(reply).flow_key(), request.flow_key().reversed());
+        assert_ne!(swap(request).flow_key(), request.flow_key().reversed());
+        assert_eq!(request.rule_port(), 0);
+    }
+
+    #[test]
+    fn forwarded_neighbour_discovery_is_judged() {
+        let solicitation = |hop_limit| {
+            packet(ETH_P_IPV6, &v6(ICMPV6, hop_limit, &[135, 0, 0, 0, 0, 0, 0, 0])).map(|p| p.kind)
+        };
+        assert_eq!(solicitation(255), Ok(Kind::NeighborDiscovery));
+        assert_eq!(solicitation(254), Ok(Kind::Flow));
+    }
+
+    #[test]
+    fn a_v4_mapped_address_on_the_wire_is_malformed() {
+        let mut bytes = v6(UDP, 64, &[0; 8]);
+        bytes[8..24].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1]);
+        assert_eq!(packet(ETH_P_IPV6, &bytes), Err(ParseError::Malformed));
+    }
+}

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use super::ids::{NodeName, PodKey, PodUid};
 use super::policy::Protocol;
 
@@ -35,7 +37,7 @@ impl Pod {
 }
 
 /// A port with a name: `containers[*].ports[*]`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ContainerPort {
     pub name: String,
     pub protocol: Protocol,

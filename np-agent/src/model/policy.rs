@@ -56,7 +56,7 @@ pub enum Peer {
 }
 
 /// `ipBlock`: an address in `cidr` and in none of `except`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IpBlock {
     /// Truncated: no host bits. IPv4-mapped blocks are IPv4 blocks.
     pub cidr: IpNet,

@@ -1,0 +1,164 @@
+use super::*;
+use crate::model::{Change, DevicePeer, Node, Object, PodKey};
+
+const NODE: &str = "node-1";
+
+fn node() -> NodeName {
+    NodeName(NODE.into())
+}
+
+fn mk_pod(name: &str, addr: &str) -> Pod {
+    Pod {
+        key: PodKey::new("default", name),
+        uid: PodUid(format!("uid-{name}")),
+        node: Some(node()),
+        labels: BTreeMap::new(),
+        addresses: vec![addr.parse().expect("an address")],
+        named_ports: Vec::new(),
+        host_network: false,
+        phase: Phase::Active,
+        terminating: false,
+        created: 0,
+    }
+}
+
+fn mk_index(pods: &[Pod], pod_cidrs: &[&str]) -> Index {
+    let mut index = Index::default();
+    index.apply(Change::Apply(Object::Node(Node {
+        name: node(),
+        addresses: vec!["192.168.65.10".parse().expect("an address")],
+        pod_cidrs: pod_cidrs.iter().map(|cidr| cidr.parse().expect("a prefix")).collect(),
+    })));
+    for pod in pods {
+        index.apply(Change::Apply(Object::Pod(pod.clone())));
+    }
+    index
+}
+
+/// A veth into another namespace.
+fn mk_veth(ifindex: u32, claims: &[&str]) -> Device {
+    Device {
+        index: IfIndex(ifindex),
+        name: format!("veth{ifindex}"),
+        kind: Some("veth".into()),
+        layer3: false,
+        loopback: false,
+        peer: Some(DevicePeer {
+            netnsid: ifindex as i32,
+            index: IfIndex(2),
+            claims: claims.iter().map(|claim| claim.parse().expect("an address")).collect(),
+        }),
+        addresses: Vec::new(),
+        gateway: false,
+        host_routes: Vec::new(),
+    }
+}
+
+fn place(bindings: &mut Bindings, devices: &[Device], index: &Index) -> BTreeMap<u32, Placement> {
+    let devices = devices.iter().map(|device| (device.index, device.clone())).collect();
+    let placements = bindings.place(&devices, index, &node(), &Settings::default());
+    placements.into_iter().map(|(ifindex, placement)| (ifindex.0, placement)).collect()
+}
+
+fn role_of(device: Device, index: &Index) -> Option<Role> {
+    let ifindex = device.index.0;
+    place(&mut Bindings::default(), &[device], index)[&ifindex].role
+}
+
+#[test]
+fn a_single_claim_binds_and_a_host_route_outweighs_claims() {
+    let pods = [mk_pod("a", "10.0.0.1"), mk_pod("b", "10.0.0.2")];
+    let index = mk_index(&pods, &[]);
+    let mut routed = mk_veth(8, &["10.0.0.1"]);
+    routed.host_routes = vec!["10.0.0.2".parse().expect("an address")];
+    let placed = place(&mut Bindings::default(), &[mk_veth(7, &["10.0.0.1"]), routed], &index);
+    assert_eq!(placed[&8].pod, Some(PodUid("uid-b".into())));
+    // Two devices claim 10.0.0.1, though one of them is proven to be another pod.
+    assert_eq!(placed[&7].role, Some(Role::Pending));
+
+    let placed = place(&mut Bindings::default(), &[mk_veth(7, &["10.0.0.1"])], &index);
+    assert_eq!(placed[&7].pod, Some(PodUid("uid-a".into())));
+}
+
+#[test]
+fn a_second_claimant_never_unseats_the_first() {
+    let index = mk_index(&[mk_pod("a", "10.0.0.1")], &["10.0.0.0/24"]);
+    let mut bindings = Bindings::default();
+    place(&mut bindings, &[mk_veth(7, &["10.0.0.1"])], &index);
+    let placed =
+        place(&mut bindings, &[mk_veth(7, &["10.0.0.1"]), mk_veth(8, &["10.0.0.1"])], &index);
+    assert_eq!(placed[&7].role, Some(Role::Pod));
+    assert_eq!(placed[&8].role, Some(Role::Pending));
+    // Not even after the first gave its address up.
+    let placed = place(&mut bindings, &[mk_veth(7, &[]), mk_veth(8, &["10.0.0.1"])], &index);
+    assert_eq!((placed[&7].role, placed[&8].role), (Some(Role::Pod), Some(Role::Pending)));
+}
+
+#[test]
+fn a_binding_outlives_the_pod_object_but_not_the_device() {
+    let pod = mk_pod("a", "10.0.0.1");
+    let mut bindings = Bindings::default();
+    place(&mut bindings, &[mk_veth(7, &["10.0.0.1"])], &mk_index(&[pod], &[]));
+    let placed = place(&mut bindings, &[mk_veth(7, &["10.0.0.1"])], &mk_index(&[], &[]));
+    assert_eq!(placed[&7].role, Some(Role::Pod));
+    place(&mut bindings, &[], &mk_index(&[], &[]));
+    let placed = place(&mut bindings, &[mk_veth(7, &["10.0.0.1"])], &mk_index(&[], &[]));
+    assert_eq!(placed[&7].role, Some(Role::Pending));
+}
+
+#[test]
+fn a_pod_cannot_make_itself_foreign() {
+    let index = mk_index(&[], &["10.0.0.0/24"]);
+    let mut bindings = Bindings::default();
+    let placed = place(&mut bindings, &[mk_veth(7, &["10.0.0.1"])], &index);
+    assert_eq!(placed[&7].role, Some(Role::Pending));
+    let placed = place(&mut bindings, &[mk_veth(7, &["172.17.0.2"])], &index);
+    assert_eq!(placed[&7].role, Some(Role::Pending));
+    assert_eq!(role_of(mk_veth(9, &["172.17.0.2"]), &index), Some(Role::Foreign));
+}
+
+#[test]
+fn without_pod_ranges_nothing_is_foreign() {
+    assert_eq!(role_of(mk_veth(9, &["172.17.0.2"]), &mk_index(&[], &[])), Some(Role::Pending));
+}
+
+#[test]
+fn uplinks_are_told_from_pods_by_what_the_node_says() {
+    let index = mk_index(&[], &["10.0.0.0/24"]);
+    let mut with_address = mk_veth(2, &["192.168.65.1"]);
+    with_address.addresses = vec!["192.168.65.10".parse().expect("an address")];
+    assert_eq!(role_of(with_address, &index), Some(Role::Uplink));
+    let mut with_gateway = mk_veth(2, &["192.168.65.1"]);
+    with_gateway.gateway = true;
+    assert_eq!(role_of(with_gateway, &index), Some(Role::Uplink));
+    let kind = |kind: Option<&str>| Device {
+        kind: kind.map(str::to_owned),
+        peer: None,
+        ..mk_veth(3, &[])
+    };
+    assert_eq!(role_of(kind(None), &index), Some(Role::Uplink));
+    assert_eq!(role_of(kind(Some("vlan")), &index), Some(Role::Uplink));
+    assert_eq!(role_of(kind(Some("vxlan")), &index), Some(Role::Tunnel));
+    assert_eq!(role_of(kind(Some("bridge")), &index), None);
+    assert_eq!(role_of(kind(Some("veth")), &index), None);
+}
+
+#[test]
+fn a_pod_that_is_a_gateway_is_still_a_pod() {
+    let index = mk_index(&[mk_pod("vpn", "10.0.0.1")], &[]);
+    let mut device = mk_veth(7, &["10.0.0.1"]);
+    device.gateway = true;
+    device.host_routes = vec!["10.0.0.1".parse().expect("an address")];
+    assert_eq!(role_of(device, &index), Some(Role::Pod));
+}
+
+#[test]
+fn ids_are_not_used_again_soon() {
+    let index = mk_index(&[mk_pod("a", "10.0.0.1")], &[]);
+    let mut bindings = Bindings::default();
+    let mut id = |ifindex| {
+        let placed = place(&mut bindings, &[mk_veth(ifindex, &["10.0.0.1"])], &index);
+        placed[&ifindex].endpoint.get()
+    };
+    assert_eq!((id(7), id(8), id(9)), (1, 2, 3));
+}

@@ -1,0 +1,81 @@
+//! The maps without a kernel: `np_common::decide` runs on [`Tables`].
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use np_common::addr::Addr;
+use np_common::config::Config;
+use np_common::decide::Maps;
+use np_common::endpoint::{EndpointId, Iface, PolicyWord};
+use np_common::flow::{Flow, FlowKey};
+use np_common::rules::{ClassId, RuleKey};
+
+use super::{PortPrefix, RulePrefix, Tables};
+
+/// Tables with a flow table of their own.
+#[derive(Debug)]
+pub struct Simulated<'a> {
+    pub tables: &'a Tables,
+    pub flows: RefCell<BTreeMap<FlowKey, Flow>>,
+}
+
+impl<'a> Simulated<'a> {
+    pub fn new(tables: &'a Tables) -> Self {
+        Self { tables, flows: RefCell::default() }
+    }
+}
+
+impl Maps for Simulated<'_> {
+    fn config(&self) -> Config {
+        self.tables.config
+    }
+
+    fn iface(&self, ifindex: u32) -> Iface {
+        self.tables.ifaces.get(&ifindex).copied().unwrap_or(Iface::EMPTY)
+    }
+
+    fn owns(&self, id: EndpointId, addr: &Addr) -> bool {
+        self.tables.endpoints.get(&id).is_some_and(|endpoint| endpoint.owns(addr))
+    }
+
+    fn policy(&self, id: EndpointId) -> PolicyWord {
+        self.tables.endpoints.get(&id).map_or(PolicyWord::OPEN, |endpoint| endpoint.policy)
+    }
+
+    fn local(&self, addr: &Addr) -> EndpointId {
+        self.tables.local.get(addr).copied().unwrap_or(EndpointId::NONE)
+    }
+
+    fn class(&self, addr: &Addr) -> ClassId {
+        let addr = IpAddr::from(*addr);
+        let longest = IpNet::from(addr).prefix_len();
+        (0..=longest)
+            .rev()
+            .filter_map(|len| Some(IpNet::new(addr, len).ok()?.trunc()))
+            .find_map(|prefix| self.tables.peers.get(&prefix).copied())
+            .unwrap_or(ClassId::NONE)
+    }
+
+    fn allows(&self, key: &RuleKey) -> bool {
+        let (protocol, port) = (key.protocol(), key.port());
+        let ports = (0..=16)
+            .map(|bits| {
+                let mask = (u32::from(u16::MAX) << (16 - bits)) as u16;
+                PortPrefix::ports(protocol, port & mask, bits)
+            })
+            .chain([PortPrefix::EVERYTHING]);
+        ports
+            .map(|ports| RulePrefix { rule_set: key.rule_set(), class: key.class(), ports })
+            .any(|rule| self.tables.rules.contains(&rule))
+    }
+
+    fn with_flow<T>(&self, key: &FlowKey, f: impl FnOnce(&mut Flow) -> T) -> Option<T> {
+        self.flows.borrow_mut().get_mut(key).map(f)
+    }
+
+    fn record(&self, key: &FlowKey, flow: Flow) {
+        self.flows.borrow_mut().insert(*key, flow);
+    }
+}

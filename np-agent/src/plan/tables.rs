@@ -1,0 +1,169 @@
+//! The policy maps as values, and the writes to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use ipnet::IpNet;
+use np_common::addr::Addr;
+use np_common::config::Config;
+use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord};
+use np_common::rules::{ClassId, RuleKey, RuleSetId};
+
+/// What the maps hold, or should hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tables {
+    /// By ifindex.
+    pub ifaces: BTreeMap<u32, Iface>,
+    pub endpoints: BTreeMap<EndpointId, Endpoint>,
+    pub local: BTreeMap<Addr, EndpointId>,
+    /// PEERS and CIDRS together: full-length prefixes lie in the one, shorter ones in the other.
+    pub peers: BTreeMap<IpNet, ClassId>,
+    /// What is allowed; there are no other rules.
+    pub rules: BTreeSet<RulePrefix>,
+    pub config: Config,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self {
+            ifaces: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            local: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            rules: BTreeSet::new(),
+            config: Config::new(0, false),
+        }
+    }
+}
+
+/// A key of RULES with its prefix length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RulePrefix {
+    pub rule_set: RuleSetId,
+    pub class: ClassId,
+    pub ports: PortPrefix,
+}
+
+/// Protocols and ports that one rule covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortPrefix {
+    pub protocol: u8,
+    pub port: u16,
+    /// How many bits count: 0 for every protocol, 16 for every port of one, up to 32 for one port.
+    pub bits: u8,
+}
+
+impl PortPrefix {
+    pub const EVERYTHING: PortPrefix = PortPrefix { protocol: 0, port: 0, bits: 0 };
+
+    pub const fn protocol(protocol: u8) -> Self {
+        Self { protocol, port: 0, bits: 16 }
+    }
+
+    /// The ports that share the first `bits` bits with `port`.
+    pub const fn ports(protocol: u8, port: u16, bits: u8) -> Self {
+        Self { protocol, port, bits: 16 + bits }
+    }
+}
+
+impl RulePrefix {
+    /// The key, as it lies in the map.
+    pub fn key(&self) -> RuleKey {
+        RuleKey::new(self.rule_set, self.class, self.ports.protocol, self.ports.port)
+    }
+
+    /// The prefix length, as it lies in the map.
+    pub fn bits(&self) -> u32 {
+        RuleKey::CLASS_BITS + u32::from(self.ports.bits)
+    }
+
+    /// Reads a key and prefix length out of the map; none if no version of the agent wrote it.
+    pub fn from_map(key: RuleKey, bits: u32) -> Option<Self> {
+        let bits = bits.checked_sub(RuleKey::CLASS_BITS).filter(|bits| *bits <= 32)? as u8;
+        let ports = PortPrefix { protocol: key.protocol(), port: key.port(), bits };
+        Some(Self { rule_set: key.rule_set(), class: key.class(), ports })
+    }
+}
+
+/// One write to one map. Each leaves every verdict what it was or what it is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    SetIface(Iface),
+    ClearIface(u32),
+    /// Gives an id that no device names yet its addresses.
+    SetAddrs(EndpointId, [Addr; 2]),
+    /// One store.
+    SetPolicy(EndpointId, PolicyWord),
+    /// Makes the id free: no addresses, no policy.
+    ClearEndpoint(EndpointId),
+    SetLocal(Addr, EndpointId),
+    RemoveLocal(Addr),
+    SetPeer(IpNet, ClassId),
+    RemovePeer(IpNet),
+    SetRule(RulePrefix),
+    RemoveRule(RulePrefix),
+    /// One store.
+    SetConfig(Config),
+}
+
+impl Op {
+    /// What the operation does to the tables.
+    pub fn apply(&self, tables: &mut Tables) {
+        match *self {
+            Op::SetIface(iface) => {
+                tables.ifaces.insert(iface.ifindex(), iface);
+            }
+            Op::ClearIface(ifindex) => {
+                tables.ifaces.remove(&ifindex);
+            }
+            Op::SetAddrs(id, addrs) => {
+                tables.endpoints.entry(id).or_insert(Endpoint::EMPTY).addrs = addrs;
+            }
+            Op::SetPolicy(id, policy) => {
+                tables.endpoints.entry(id).or_insert(Endpoint::EMPTY).policy = policy;
+            }
+            Op::ClearEndpoint(id) => {
+                tables.endpoints.remove(&id);
+            }
+            Op::SetLocal(addr, id) => {
+                tables.local.insert(addr, id);
+            }
+            Op::RemoveLocal(addr) => {
+                tables.local.remove(&addr);
+            }
+            Op::SetPeer(prefix, class) => {
+                tables.peers.insert(prefix, class);
+            }
+            Op::RemovePeer(prefix) => {
+                tables.peers.remove(&prefix);
+            }
+            Op::SetRule(rule) => {
+                tables.rules.insert(rule);
+            }
+            Op::RemoveRule(rule) => {
+                tables.rules.remove(&rule);
+            }
+            Op::SetConfig(config) => tables.config = config,
+        }
+    }
+
+    /// The map that the operation writes.
+    pub fn map(&self) -> &'static str {
+        match self {
+            Op::SetIface(_) | Op::ClearIface(_) => "IFACES",
+            Op::SetAddrs(..) | Op::SetPolicy(..) | Op::ClearEndpoint(_) => "ENDPOINTS",
+            Op::SetLocal(..) | Op::RemoveLocal(_) => "LOCAL",
+            Op::SetPeer(prefix, _) | Op::RemovePeer(prefix) => {
+                if prefix.prefix_len() == prefix.max_prefix_len() { "PEERS" } else { "CIDRS" }
+            }
+            Op::SetRule(_) | Op::RemoveRule(_) => "RULES",
+            Op::SetConfig(_) => "CONFIG",
+        }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {self:?}", self.map())
+    }
+}

@@ -1,0 +1,112 @@
+//! Addresses as they lie in packets and maps: 16 bytes in network order, IPv4 as v4-mapped.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::abi::map_type;
+
+map_type! {
+    /// An IPv4 or IPv6 address.
+    ///
+    /// Held as four words in memory order, not as 16 bytes: the BPF target reads bytes of unknown
+    /// alignment one by one, words at once.
+    pub struct Addr: 16 bytes {
+        words: [u32; 4],
+    }
+}
+
+/// The third word of a v4-mapped address, `::ffff:a.b.c.d`.
+const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+
+impl Addr {
+    /// `::`; also "no address".
+    pub const UNSPECIFIED: Addr = Addr { words: [0; 4] };
+
+    #[inline(always)]
+    pub const fn from_v4(bytes: [u8; 4]) -> Self {
+        Self { words: [0, 0, MAPPED, u32::from_ne_bytes(bytes)] }
+    }
+
+    #[inline(always)]
+    pub const fn from_v6_words(words: [u32; 4]) -> Self {
+        Self { words }
+    }
+
+    /// The words in memory order: network order when read as bytes.
+    #[inline(always)]
+    pub const fn words(&self) -> [u32; 4] {
+        self.words
+    }
+
+    #[inline(always)]
+    pub const fn is_v4(&self) -> bool {
+        let [first, second, third, _] = self.words;
+        first == 0 && second == 0 && third == MAPPED
+    }
+
+    #[inline(always)]
+    pub const fn is_unspecified(&self) -> bool {
+        let [first, second, third, fourth] = self.words;
+        first | second | third | fourth == 0
+    }
+
+    /// `fe80::/10`.
+    #[inline(always)]
+    pub const fn is_v6_link_local(&self) -> bool {
+        let [first, ..] = self.words;
+        first & u32::from_ne_bytes([0xff, 0xc0, 0, 0]) == u32::from_ne_bytes([0xfe, 0x80, 0, 0])
+    }
+}
+
+impl From<IpAddr> for Addr {
+    fn from(addr: IpAddr) -> Self {
+        match addr {
+            IpAddr::V4(v4) => Self::from_v4(v4.octets()),
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = v6.octets();
+                Self::from_v6_words([
+                    u32::from_ne_bytes([a, b, c, d]),
+                    u32::from_ne_bytes([e, f, g, h]),
+                    u32::from_ne_bytes([i, j, k, l]),
+                    u32::from_ne_bytes([m, n, o, p]),
+                ])
+            }
+        }
+    }
+}
+
+impl From<Addr> for IpAddr {
+    fn from(addr: Addr) -> Self {
+        let [first, second, third, fourth] = addr.words;
+        if addr.is_v4() {
+            return Ipv4Addr::from(fourth.to_ne_bytes()).into();
+        }
+        let bits = [first, second, third, fourth]
+            .iter()
+            .fold(0u128, |bits, word| bits << 32 | u128::from(u32::from_be(*word)));
+        Ipv6Addr::from(bits).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_survives_the_way_into_a_map_and_back() {
+        for text in ["100.68.1.10", "0.0.0.0", "fd00:68:1::10", "::", "fe80::1", "::1"] {
+            let addr: IpAddr = text.parse().expect("valid address");
+            assert_eq!(IpAddr::from(Addr::from(addr)), addr, "{text}");
+        }
+    }
+
+    #[test]
+    fn families_are_told_apart() {
+        let addr = |text: &str| Addr::from(text.parse::<IpAddr>().expect("valid address"));
+        assert!(addr("10.0.0.1").is_v4());
+        assert!(!addr("::a00:1").is_v4());
+        assert!(addr("fe80::1").is_v6_link_local());
+        assert!(addr("febf::1").is_v6_link_local());
+        assert!(!addr("fec0::1").is_v6_link_local());
+        assert!(!addr("169.254.1.1").is_v6_link_local());
+    }
+}

@@ -1,0 +1,487 @@
+//! The verdict.
+//!
+//! A pod is identified where its packet enters the node (`from_*`), and the verdict falls where
+//! the packet leaves it (`to_*`): after DNAT, so the destination judged is the real one. Replies
+//! are recognised at `from_*`, before NAT is undone.
+//!
+//! ```text
+//!  from_pod     prove the source ─ reply of a flow? ─ tag the packet with its pod
+//!  from_uplink                     reply of a flow? ─ tag it as entered
+//!  to_pod       own, reply, hairpin pass ─ flow known? ─ judge sender's egress and pod's ingress
+//!  to_uplink    own, reply, transit pass ─ flow known? ─ judge sender's egress
+//! ```
+
+use crate::addr::Addr;
+use crate::config::Config;
+use crate::direction::{Direction, Hook};
+use crate::endpoint::{EndpointId, Iface, PolicyWord, Role};
+use crate::flow::{Flow, FlowKey, State, Time};
+use crate::packet::{self, Frame, Kind, Packet, PacketReader};
+use crate::rules::{ClassId, RuleKey};
+use crate::tag::Tag;
+use crate::verdict::{Reason, Verdict};
+
+/// The maps, as the verdict sees them: BPF maps in the kernel, ordered maps elsewhere.
+pub trait Maps {
+    fn config(&self) -> Config;
+    /// [`Iface::EMPTY`] for a device without an entry.
+    fn iface(&self, ifindex: u32) -> Iface;
+    /// Whether the endpoint's own addresses include this one.
+    fn owns(&self, id: EndpointId, addr: &Addr) -> bool;
+    fn policy(&self, id: EndpointId) -> PolicyWord;
+    /// The endpoint that has this address; [`EndpointId::NONE`] when none has.
+    fn local(&self, addr: &Addr) -> EndpointId;
+    /// The class of the longest prefix that covers the address.
+    fn class(&self, addr: &Addr) -> ClassId;
+    /// Whether the longest matching rule allows.
+    fn allows(&self, key: &RuleKey) -> bool;
+    /// Runs `f` on the flow in place; none when there is no such flow.
+    fn with_flow<T>(&self, key: &FlowKey, f: impl FnOnce(&mut Flow) -> T) -> Option<T>;
+    fn record(&self, key: &FlowKey, flow: Flow);
+}
+
+/// What the kernel says about a packet beside its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Context {
+    pub ifindex: u32,
+    /// The device by which the packet entered the node; 0 for what the node made, and for some
+    /// packets that it did not.
+    pub ingress_ifindex: u32,
+    pub tag: Tag,
+    /// Host byte order.
+    pub ethertype: u16,
+    pub time: Time,
+}
+
+impl Context {
+    /// Whether the node itself made the packet. Never a question of addresses: the node's own
+    /// resets can bear a Service's address, and a masqueraded client bears the node's. The device
+    /// alone proves nothing either: re-fragmented IPv6 loses it (ip6_copy_metadata,
+    /// net/ipv6/ip6_output.c), but keeps the tag.
+    #[inline(always)]
+    const fn own(&self) -> bool {
+        self.ingress_ifindex == 0 && self.tag.is_none()
+    }
+}
+
+/// Judges a packet at a hook.
+#[inline(always)]
+pub fn decide<M: Maps, R: PacketReader + ?Sized>(
+    hook: Hook,
+    maps: &M,
+    reader: &R,
+    context: &Context,
+) -> Verdict {
+    match hook {
+        Hook::FromPod => from_pod(maps, reader, context),
+        Hook::ToPod => to_pod(maps, reader, context),
+        Hook::FromUplink => from_uplink(maps, reader, context),
+        Hook::ToUplink => to_uplink(maps, reader, context),
+    }
+}
+
+#[inline(always)]
+fn from_pod<M: Maps, R: PacketReader + ?Sized>(maps: &M, reader: &R, context: &Context) -> Verdict {
+    let iface = maps.iface(context.ifindex);
+    let (id, pending) = match iface.role() {
+        Some(Role::Pod) => (iface.endpoint(), false),
+        Some(Role::Foreign) => return Verdict { reason: Reason::Foreign, tag: Tag::ENTERED },
+        // A device that has this program and no entry is one we know too little about.
+        Some(Role::Pending | Role::Uplink | Role::Tunnel) | None => (EndpointId::NONE, true),
+    };
+    let tag = if pending { Tag::ENTERED } else { Tag::of(id) };
+    let packet = match packet::parse(reader, context.ethertype, packet::ETH_HLEN) {
+        Ok(Frame::Ip(packet)) => packet,
+        Ok(Frame::Arp) => return Verdict { reason: Reason::Arp, tag },
+        // Two VLAN tags of id 0 are taken off behind this hook: what is in them would go on
+        // with its source unproven.
+        Ok(Frame::Other) => return Verdict { reason: Reason::Ethertype, tag },
+        Err(error) => return Verdict { reason: error.into(), tag },
+    };
+    if pending {
+        return Verdict { reason: pending_reason(maps, &packet), tag };
+    }
+    if packet.kind == Kind::RouterClaim {
+        return Verdict { reason: Reason::RouterClaim, tag };
+    }
+    let on_link = matches!(packet.kind, Kind::NeighborDiscovery | Kind::MulticastListener);
+    let proven = maps.owns(id, &packet.src)
+        || packet.src.is_v6_link_local()
+        || packet.src.is_unspecified() && on_link
+        || maps.local(&packet.src) == id;
+    if !proven {
+        return Verdict { reason: Reason::SourceAddress, tag };
+    }
+    entered(maps, &packet, id, tag, context.time)
+}
+
+#[inline(always)]
+fn from_uplink<M: Maps, R: PacketReader + ?Sized>(
+    maps: &M,
+    reader: &R,
+    context: &Context,
+) -> Verdict {
+    let tag = Tag::ENTERED;
+    let iface = maps.iface(context.ifindex);
+    // A pod's tag survives decapsulation, while what another node wrapped came in by a device
+    // that tagged it as entered.
+    if iface.role() == Some(Role::Tunnel) && !context.tag.endpoint().is_none() {
+        return Verdict { reason: Reason::TunnelForged, tag };
+    }
+    match packet::parse(reader, context.ethertype, network_offset(iface)) {
+        Ok(Frame::Ip(packet)) => entered(maps, &packet, EndpointId::NONE, tag, context.time),
+        Ok(Frame::Arp) => Verdict { reason: Reason::Arp, tag },
+        Ok(Frame::Other) => Verdict { reason: Reason::NotIp, tag },
+        // It is the node's to refuse, and to_pod's if it is for a pod.
+        Err(_) => Verdict { reason: Reason::Entered, tag },
+    }
+}
+
+#[inline(always)]
+fn to_pod<M: Maps, R: PacketReader + ?Sized>(maps: &M, reader: &R, context: &Context) -> Verdict {
+    let tag = context.tag;
+    let pass = |reason| Verdict { reason, tag };
+    if context.own() {
+        return pass(Reason::Own);
+    }
+    if tag.flow_ok() {
+        return pass(Reason::ReplyPassed);
+    }
+    let iface = maps.iface(context.ifindex);
+    let role = iface.role();
+    if role == Some(Role::Foreign) {
+        return pass(Reason::Foreign);
+    }
+    let packet = match packet::parse(reader, context.ethertype, packet::ETH_HLEN) {
+        Ok(Frame::Ip(packet)) => packet,
+        Ok(Frame::Arp) => return pass(Reason::Arp),
+        Ok(Frame::Other) => return pass(Reason::Ethertype),
+        Err(error) => return pass(error.into()),
+    };
+    if role != Some(Role::Pod) {
+        return pass(pending_reason(maps, &packet));
+    }
+    let id = iface.endpoint();
+    if let Some(reason) = link_reason(&packet) {
+        return pass(reason);
+    }
+    // By the tag alone: after masquerade the source address is the node's.
+    if tag.endpoint() == id {
+        return pass(Reason::Hairpin);
+    }
+    let source = sender(maps, context, &packet);
+    pass(leaving(maps, &packet, source, id, context))
+}
+
+#[inline(always)]
+fn to_uplink<M: Maps, R: PacketReader + ?Sized>(
+    maps: &M,
+    reader: &R,
+    context: &Context,
+) -> Verdict {
+    let tag = context.tag;
+    let pass = |reason| Verdict { reason, tag };
+    if context.own() {
+        return pass(Reason::Own);
+    }
+    if tag.flow_ok() {
+        return pass(Reason::ReplyPassed);
+    }
+    if tag.egress_judged() {
+        return pass(Reason::EgressJudged);
+    }
+    if tag.entered() {
+        return pass(Reason::Transit);
+    }
+    let iface = maps.iface(context.ifindex);
+    let packet = match packet::parse(reader, context.ethertype, network_offset(iface)) {
+        Ok(Frame::Ip(packet)) => packet,
+        Ok(Frame::Arp) => return pass(Reason::Arp),
+        Ok(Frame::Other) => return pass(Reason::NotIp),
+        Err(error) => return pass(error.into()),
+    };
+    if let Some(reason) = link_reason(&packet) {
+        return pass(reason);
+    }
+    let source = sender(maps, context, &packet);
+    if source.is_none() {
+        return pass(Reason::Transit);
+    }
+    let reason = leaving(maps, &packet, source, EndpointId::NONE, context);
+    Verdict { reason, tag: tag.with_egress_judged() }
+}
+
+/// What always passes between neighbours, whatever policy says.
+#[inline(always)]
+fn link_reason(packet: &Packet) -> Option<Reason> {
+    match packet.kind {
+        Kind::NeighborDiscovery => Some(Reason::NeighborDiscovery),
+        Kind::MulticastListener => Some(Reason::MulticastListener),
+        Kind::Flow | Kind::Fragment | Kind::IcmpError | Kind::RouterClaim => None,
+    }
+}
+
+#[inline(always)]
+fn pending_reason<M: Maps>(maps: &M, packet: &Packet) -> Reason {
+    if let Some(reason) = link_reason(packet) {
+        return reason;
+    }
+    if maps.config().pending_allowed() { Reason::PendingAllowed } else { Reason::Pending }
+}
+
+#[inline(always)]
+const fn network_offset(iface: Iface) -> u32 {
+    if iface.is_layer3() { 0 } else { packet::ETH_HLEN }
+}
+
+/// The pod that sent a packet about to leave the node. The tag says it; where something wiped the
+/// tag, the device it came by or its source address do: "no tag" is never "no policy".
+#[inline(always)]
+fn sender<M: Maps>(maps: &M, context: &Context, packet: &Packet) -> EndpointId {
+    if !context.tag.is_none() {
+        return context.tag.endpoint();
+    }
+    let iface = maps.iface(context.ingress_ifindex);
+    if iface.role() == Some(Role::Pod) {
+        return iface.endpoint();
+    }
+    maps.local(&packet.src)
+}
+
+/// What the flow table says of a tuple.
+enum Known {
+    No,
+    Current,
+    /// Judged under an older generation; opened by this endpoint.
+    Outdated(EndpointId),
+}
+
+/// The rest of `from_*`: is the packet the reply to a flow that is still allowed?
+#[inline(always)]
+fn entered<M: Maps>(
+    maps: &M,
+    packet: &Packet,
+    replier: EndpointId,
+    tag: Tag,
+    time: Time,
+) -> Verdict {
+    if let Some(reason) = link_reason(packet) {
+        return Verdict { reason, tag };
+    }
+    if packet.kind != Kind::Flow {
+        return Verdict { reason: Reason::Entered, tag };
+    }
+    let generation = maps.config().generation();
+    let key = packet.flow_key().reversed();
+    let known = maps.with_flow(&key, |flow| {
+        if flow.lapsed(time) || flow.destination() != replier {
+            Known::No
+        } else if flow.generation == generation {
+            follow(flow, packet, Side::Reply, time);
+            Known::Current
+        } else {
+            Known::Outdated(flow.source())
+        }
+    });
+    match known {
+        None | Some(Known::No) => return Verdict { reason: Reason::Entered, tag },
+        Some(Known::Current) => {}
+        Some(Known::Outdated(source)) => {
+            // The flow is judged again, in its own direction: the source of T is what `to_*`
+            // saw, so a rule for the peer is looked up by the same addresses as then.
+            let forward = Tuple {
+                src: key.src,
+                dst: key.dst,
+                protocol: packet.protocol,
+                port: match packet.protocol {
+                    packet::TCP | packet::UDP | packet::SCTP => u16::from_be(key.dport),
+                    _ => 0,
+                },
+            };
+            if let Err(direction) = judge(maps, &forward, source, replier) {
+                return Verdict { reason: Reason::denied(direction), tag };
+            }
+            maps.with_flow(&key, |flow| {
+                flow.generation = generation;
+                follow(flow, packet, Side::Reply, time);
+            });
+        }
+    }
+    Verdict { reason: Reason::Reply, tag: tag.with_flow_ok() }
+}
+
+/// The rest of `to_*`: is the packet part of a flow that is still allowed, or may it open one?
+#[inline(always)]
+fn leaving<M: Maps>(
+    maps: &M,
+    packet: &Packet,
+    source: EndpointId,
+    destination: EndpointId,
+    context: &Context,
+) -> Reason {
+    let time = context.time;
+    let generation = maps.config().generation();
+    let key = packet.flow_key();
+    let tracked = packet.kind == Kind::Flow;
+    let known = if tracked {
+        maps.with_flow(&key, |flow| {
+            // After masquerade another pod can come to use the same tuple: the flow is this
+            // packet's only if both ends are.
+            if flow.lapsed(time) || flow.source() != source || flow.destination() != destination {
+                Known::No
+            } else if flow.generation == generation {
+                follow(flow, packet, Side::Forward, time);
+                Known::Current
+            } else {
+                Known::Outdated(source)
+            }
+        })
+    } else {
+        None
+    };
+    if matches!(known, Some(Known::Current)) {
+        return Reason::Established;
+    }
+    // From outside, nobody has the address of a pod on this node.
+    if context.tag.entered()
+        && maps.policy(destination).rule_set(Direction::Ingress).is_some()
+        && !maps.local(&packet.src).is_none()
+    {
+        return Reason::ForgedSource;
+    }
+    let tuple = Tuple {
+        src: packet.src,
+        dst: packet.dst,
+        protocol: packet.protocol,
+        port: packet.rule_port(),
+    };
+    let judged = if context.tag.egress_judged() { EndpointId::NONE } else { source };
+    let reason = match judge(maps, &tuple, judged, destination) {
+        Ok(Judged::Open) => Reason::NotIsolated,
+        Ok(Judged::Allowed) => Reason::Allowed,
+        Err(direction) => {
+            return match packet.kind {
+                Kind::Fragment => Reason::Fragment,
+                Kind::IcmpError => Reason::IcmpError,
+                Kind::Flow
+                | Kind::NeighborDiscovery
+                | Kind::RouterClaim
+                | Kind::MulticastListener => Reason::denied(direction),
+            };
+        }
+    };
+    if let Some(Known::Outdated(_)) = known {
+        maps.with_flow(&key, |flow| {
+            flow.generation = generation;
+            follow(flow, packet, Side::Forward, time);
+        });
+    } else if tracked {
+        // Recorded also when nobody is isolated: a policy to come must not cut the replies of
+        // what was allowed.
+        maps.record(&key, Flow::new(generation, time, source, destination, opened(packet)));
+    }
+    reason
+}
+
+/// Which way a packet of a flow goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Forward,
+    Reply,
+}
+
+/// The state of a flow whose first packet this is.
+#[inline(always)]
+const fn opened(packet: &Packet) -> State {
+    if packet.protocol != packet::TCP {
+        return State::Datagram;
+    }
+    let flags = packet.tcp_flags;
+    if flags & (packet::FIN | packet::RST) != 0 {
+        State::Closing
+    } else if flags & (packet::SYN | packet::ACK) == packet::SYN {
+        State::Opening
+    } else {
+        // In mid-stream: the flow is older than our sight of it.
+        State::Established
+    }
+}
+
+/// Moves a known flow on by one packet.
+#[inline(always)]
+const fn follow(flow: &mut Flow, packet: &Packet, side: Side, time: Time) {
+    flow.touch(time);
+    if packet.protocol != packet::TCP {
+        return;
+    }
+    let flags = packet.tcp_flags;
+    let reply = matches!(side, Side::Reply);
+    if flags & (packet::FIN | packet::RST) != 0 {
+        flow.advance(State::Closing);
+    } else if !reply && flags & (packet::SYN | packet::ACK) == packet::SYN {
+        // The client reuses the port: a new connection must not run under the old one's time.
+        flow.advance(State::Opening);
+    } else if reply && matches!(flow.state(), State::Opening) {
+        flow.advance(State::Established);
+    }
+}
+
+/// What rules are looked up by.
+struct Tuple {
+    src: Addr,
+    dst: Addr,
+    protocol: u8,
+    /// Destination port in host order; 0 where there is none.
+    port: u16,
+}
+
+enum Judged {
+    /// Neither end is isolated.
+    Open,
+    Allowed,
+}
+
+/// The sender's egress to the destination, and the receiver's ingress from the source: both must
+/// allow. An end that is no local pod has no say.
+#[inline(always)]
+fn judge<M: Maps>(
+    maps: &M,
+    tuple: &Tuple,
+    source: EndpointId,
+    destination: EndpointId,
+) -> Result<Judged, Direction> {
+    let mut judged = Judged::Open;
+    if let Some(allowed) = side(maps, tuple, source, Direction::Egress, &tuple.dst) {
+        if !allowed {
+            return Err(Direction::Egress);
+        }
+        judged = Judged::Allowed;
+    }
+    if let Some(allowed) = side(maps, tuple, destination, Direction::Ingress, &tuple.src) {
+        if !allowed {
+            return Err(Direction::Ingress);
+        }
+        judged = Judged::Allowed;
+    }
+    Ok(judged)
+}
+
+/// One end's word; none when it is not isolated in that direction.
+#[inline(always)]
+fn side<M: Maps>(
+    maps: &M,
+    tuple: &Tuple,
+    subject: EndpointId,
+    direction: Direction,
+    peer: &Addr,
+) -> Option<bool> {
+    if subject.is_none() {
+        return None;
+    }
+    let rule_set = maps.policy(subject).rule_set(direction)?;
+    let class = maps.class(peer);
+    let allows = |class| maps.allows(&RuleKey::new(rule_set, class, tuple.protocol, tuple.port));
+    // What a rule set allows everyone is written once, under no class: most classes then need no
+    // rules of their own.
+    Some(allows(class) || class != ClassId::NONE && allows(ClassId::NONE))
+}

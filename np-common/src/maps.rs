@@ -1,0 +1,125 @@
+//! The table of maps: one row each. The programs declare them, the agent compares them with what
+//! it finds pinned.
+
+use crate::addr::Addr;
+use crate::config::Config;
+use crate::direction::Hook;
+use crate::endpoint::{Endpoint, Iface};
+use crate::flow::{Flow, FlowKey};
+use crate::rules::{CidrKey, RuleKey};
+use crate::verdict::Reason;
+
+/// What the kernel must say of a pinned map for it to be ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapSpec {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub key: u32,
+    pub value: u32,
+    pub max_entries: u32,
+    pub flags: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Array,
+    PerCpuArray,
+    Hash,
+    LruHash,
+    LpmTrie,
+}
+
+/// `BPF_F_NO_PREALLOC`: tries require it; for hashes it saves memory.
+pub const NO_PREALLOC: u32 = 1;
+/// `BPF_F_MMAPABLE`: user space stores words through a memory mapping, which does not tear.
+pub const MMAPABLE: u32 = 1 << 10;
+
+const LPM_PREFIX: usize = size_of::<u32>();
+
+const fn spec<K, V>(name: &'static str, kind: Kind, max_entries: u32, flags: u32) -> MapSpec {
+    MapSpec {
+        name,
+        kind,
+        key: size_of::<K>() as u32,
+        value: size_of::<V>() as u32,
+        max_entries,
+        flags,
+    }
+}
+
+/// Devices, direct-mapped by `ifindex & 0xffff`; a slot says which ifindex it is about.
+pub const IFACES: MapSpec = spec::<u32, Iface>("IFACES", Kind::Array, 1 << 16, MMAPABLE);
+/// Devices whose slot in IFACES is taken by another.
+pub const IFACES_MORE: MapSpec = spec::<u32, Iface>("IFACES_MORE", Kind::Hash, 4096, NO_PREALLOC);
+pub const ENDPOINTS: MapSpec = spec::<u32, Endpoint>("ENDPOINTS", Kind::Array, 4096, MMAPABLE);
+/// Address of a local pod → its endpoint id.
+pub const LOCAL: MapSpec = spec::<Addr, u32>("LOCAL", Kind::Hash, 16384, NO_PREALLOC);
+/// Full-length prefixes → class.
+pub const PEERS: MapSpec = spec::<Addr, u32>("PEERS", Kind::Hash, 1 << 18, NO_PREALLOC);
+/// Shorter prefixes → class.
+pub const CIDRS: MapSpec = MapSpec {
+    key: (LPM_PREFIX + size_of::<CidrKey>()) as u32,
+    ..spec::<u32, u32>("CIDRS", Kind::LpmTrie, 1 << 17, NO_PREALLOC)
+};
+pub const RULES: MapSpec = MapSpec {
+    key: (LPM_PREFIX + size_of::<RuleKey>()) as u32,
+    ..spec::<u32, u32>("RULES", Kind::LpmTrie, 1 << 20, NO_PREALLOC)
+};
+pub const FLOWS: MapSpec = spec::<FlowKey, Flow>("FLOWS", Kind::LruHash, 1 << 17, 0);
+pub const CONFIG: MapSpec = spec::<u32, Config>("CONFIG", Kind::Array, 1, MMAPABLE);
+/// Packets per hook and Reason, see [`counter_index`].
+pub const COUNTERS: MapSpec =
+    spec::<u32, u64>("COUNTERS", Kind::PerCpuArray, Hook::ALL.len() as u32 * REASONS, 0);
+/// The agent's own record of what ids stand for, so that a map dump makes sense without it and a
+/// restarted agent finds its bindings: see [`RECORD_CHUNK`].
+pub const RECORDS: MapSpec =
+    spec::<u32, [u8; RECORD_CHUNK]>("RECORDS", Kind::Array, RECORD_CHUNKS as u32, MMAPABLE);
+
+pub const ALL: [MapSpec; 11] =
+    [IFACES, IFACES_MORE, ENDPOINTS, LOCAL, PEERS, CIDRS, RULES, FLOWS, CONFIG, COUNTERS, RECORDS];
+
+/// RECORDS is read as one stretch of memory: element 0 starts with a u64 `offset << 32 | length`
+/// of the record in force, stored last; the record lies in one of the two halves of the rest.
+pub const RECORD_CHUNK: usize = 4096;
+pub const RECORD_CHUNKS: usize = 513;
+
+/// The room for Reasons in COUNTERS.
+pub const REASONS: u32 = 64;
+const _: () = assert!(Reason::ALL.len() <= REASONS as usize);
+
+/// Where a hook counts a Reason.
+#[inline(always)]
+pub const fn counter_index(hook: Hook, reason: Reason) -> u32 {
+    hook as u32 * REASONS + reason as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kernel memory of one full element, measured on 6.18 for tries and hashes; arrays hold
+    /// their values and nothing else.
+    fn bytes(spec: &MapSpec) -> u64 {
+        let each = match spec.kind {
+            Kind::Array => spec.value.next_multiple_of(8),
+            Kind::PerCpuArray => spec.value,
+            Kind::Hash => 122,
+            Kind::LruHash => 120,
+            Kind::LpmTrie => 135,
+        };
+        u64::from(each) * u64::from(spec.max_entries)
+    }
+
+    #[test]
+    fn memory_taken_at_load_stays_under_24_mib() {
+        let preallocated: u64 =
+            ALL.iter().filter(|spec| spec.flags & NO_PREALLOC == 0).map(bytes).sum();
+        assert!(preallocated < 24 << 20, "{preallocated} bytes");
+    }
+
+    #[test]
+    fn full_maps_stay_under_224_mib() {
+        let full: u64 = ALL.iter().map(bytes).sum();
+        assert!(full < 224 << 20, "{full} bytes");
+    }
+}
