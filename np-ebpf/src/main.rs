@@ -1,1 +1,62 @@
-fn main() {}
+//! The four TC programs of a node. They are glue: packet and maps in, [`np_common::decide`]'s
+//! verdict out. What each does is told there; nothing is decided here.
+#![no_std]
+#![no_main]
+
+mod maps;
+mod report;
+mod skb;
+
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use np_common::decide::decide;
+use np_common::direction::Hook;
+use np_common::verdict::Action;
+
+use crate::maps::KernelMaps;
+use crate::skb::Skb;
+
+#[classifier]
+pub fn from_pod(ctx: TcContext) -> i32 {
+    run(Hook::FromPod, ctx)
+}
+
+#[classifier]
+pub fn to_pod(ctx: TcContext) -> i32 {
+    run(Hook::ToPod, ctx)
+}
+
+#[classifier]
+pub fn from_uplink(ctx: TcContext) -> i32 {
+    run(Hook::FromUplink, ctx)
+}
+
+#[classifier]
+pub fn to_uplink(ctx: TcContext) -> i32 {
+    run(Hook::ToUplink, ctx)
+}
+
+#[inline(always)]
+fn run(hook: Hook, ctx: TcContext) -> i32 {
+    let skb = Skb::new(&ctx);
+    let verdict = decide(hook, &KernelMaps, &skb, &skb.context());
+    skb.set_tag(verdict.tag);
+    report::report(&ctx, hook, &verdict);
+    match verdict.action() {
+        Action::Pass => TC_ACT_UNSPEC,
+        Action::Drop => TC_ACT_SHOT,
+    }
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // No program can get here: nothing in the packet path indexes, unwraps or divides, and the
+    // verifier would refuse an endless loop that could be reached.
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,69 @@
+//! Takes everything of np-agent off the node, with or without an agent that runs.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::error::DataplaneError;
+use super::pins::{Pins, entries, require_bpffs};
+use super::sys;
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CleanupReport {
+    pub links: usize,
+    pub maps: usize,
+}
+
+/// Detaches every link, of every ABI version, and removes every pin: all traffic passes
+/// afterwards. Finding nothing is success.
+pub fn cleanup(pin_dir: &Path) -> Result<CleanupReport, DataplaneError> {
+    let mut report = CleanupReport::default();
+    if !pin_dir.try_exists().map_err(DataplaneError::file("look for", pin_dir))? {
+        return Ok(report);
+    }
+    require_bpffs(pin_dir)?;
+    for version in versions(pin_dir)? {
+        let pins = Pins::of_version(&version);
+        for pin in entries(&pins.links)? {
+            // Detached one by one before it is unpinned: removing pins in a row would queue up
+            // their grace periods under RTNL and stop every CNI on the node meanwhile.
+            if let Some(link) = sys::open_pin(&pin)
+                .map_err(DataplaneError::file("open the link pinned at", &pin))?
+            {
+                sys::link_detach(&link).map_err(DataplaneError::file("detach the link", &pin))?;
+            }
+            removed(&pin, fs::remove_file(&pin))?;
+            report.links += 1;
+        }
+        for pin in entries(&pins.maps)? {
+            removed(&pin, fs::remove_file(&pin))?;
+            report.maps += 1;
+        }
+        for directory in [&pins.links, &pins.maps, &version] {
+            removed(directory, fs::remove_dir(directory))?;
+        }
+    }
+    removed(pin_dir, fs::remove_dir(pin_dir))?;
+    Ok(report)
+}
+
+fn versions(pin_dir: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
+    let is_version = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.and_then(|name| name.strip_prefix('v')).is_some_and(|v| v.parse::<u32>().is_ok())
+    };
+    Ok(entries(pin_dir)?.into_iter().filter(is_version).collect())
+}
+
+/// What is not there, or is the mount point itself, need not be removed.
+fn removed(path: &Path, result: io::Result<()>) -> Result<(), DataplaneError> {
+    match result {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ResourceBusy) =>
+        {
+            Ok(())
+        }
+        other => other.map_err(DataplaneError::file("remove", path)),
+    }
+}

@@ -1,0 +1,92 @@
+//! From the embedded object to loaded programs and pinned maps.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+
+use aya::programs::SchedClassifier;
+use aya::{Ebpf, EbpfLoader};
+use np_common::direction::Hook;
+use np_common::maps;
+
+use super::error::DataplaneError;
+use super::pins::Pins;
+use super::sys;
+
+/// The object that `cargo xtask build-ebpf` makes; empty when the agent was built without it.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/np-ebpf.o"));
+
+/// A loaded program. It stays loaded while this or a link of it exists.
+#[derive(Debug)]
+pub(super) struct Program {
+    pub fd: OwnedFd,
+    pub id: u32,
+}
+
+/// The four programs of a node.
+#[derive(Debug)]
+pub(super) struct Programs {
+    from_pod: Program,
+    to_pod: Program,
+    from_uplink: Program,
+    to_uplink: Program,
+}
+
+impl Programs {
+    /// Loads the object with the pinned maps, and pins those that are not.
+    pub(super) fn load(pins: &Pins) -> Result<Self, DataplaneError> {
+        let hz = sys::ticks_per_second()
+            .map_err(DataplaneError::file("read the tick of", "/proc/self".as_ref()))?;
+        let mut loader = EbpfLoader::new();
+        loader.override_global("HZ", &hz, true);
+        for spec in &maps::ALL {
+            loader.map_pin_path(spec.name, pins.map(spec));
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(DataplaneError::Object)?;
+        Ok(Self {
+            from_pod: program(&mut ebpf, Hook::FromPod)?,
+            to_pod: program(&mut ebpf, Hook::ToPod)?,
+            from_uplink: program(&mut ebpf, Hook::FromUplink)?,
+            to_uplink: program(&mut ebpf, Hook::ToUplink)?,
+        })
+    }
+
+    pub(super) fn of(&self, hook: Hook) -> &Program {
+        match hook {
+            Hook::FromPod => &self.from_pod,
+            Hook::ToPod => &self.to_pod,
+            Hook::FromUplink => &self.from_uplink,
+            Hook::ToUplink => &self.to_uplink,
+        }
+    }
+}
+
+pub(super) fn program(ebpf: &mut Ebpf, hook: Hook) -> Result<Program, DataplaneError> {
+    let name = hook.name();
+    let refused = |source| DataplaneError::Program { program: name, source };
+    let program = ebpf.program_mut(name).ok_or(DataplaneError::ProgramMissing(name))?;
+    let program: &mut SchedClassifier = program.try_into().map_err(refused)?;
+    program.load().map_err(refused)?;
+    let id = program.info().map_err(refused)?.id();
+    let fd = program.fd().map_err(refused)?.as_fd().try_clone_to_owned();
+    let fd = fd.map_err(DataplaneError::file("keep program", name.as_ref()))?;
+    Ok(Program { fd, id })
+}
+
+/// Names what the process lacks, so that the user need not guess from EPERM.
+pub(super) fn require_capabilities() -> Result<(), DataplaneError> {
+    const NEEDED: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_BPF", 39)];
+    let path = "/proc/thread-self/status";
+    let status = fs::read_to_string(path)
+        .map_err(DataplaneError::file("read capabilities in", path.as_ref()))?;
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
+    let missing: Vec<_> = NEEDED
+        .into_iter()
+        .filter(|(_, bit)| effective & (1 << bit) == 0)
+        .map(|(name, _)| name)
+        .collect();
+    if missing.is_empty() { Ok(()) } else { Err(DataplaneError::Capabilities(missing)) }
+}

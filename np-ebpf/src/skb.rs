@@ -1,0 +1,87 @@
+//! An skb as the verdict reads it.
+
+use core::mem::MaybeUninit;
+use core::ptr;
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_skb_load_bytes};
+use aya_ebpf::programs::TcContext;
+use np_common::decide::Context;
+use np_common::flow::Time;
+use np_common::packet::PacketReader;
+use np_common::tag::Tag;
+
+/// Ticks per second of this kernel; the agent sets it when it loads the programs.
+#[unsafe(no_mangle)]
+static HZ: Global<u32> = Global::new(250);
+
+pub struct Skb {
+    raw: *mut __sk_buff,
+}
+
+/// Reads one field of the context. Volatile, because the verifier refuses a load that the
+/// compiler made wide enough for two fields.
+macro_rules! field {
+    ($skb:expr, $field:ident) => {
+        // SAFETY: the kernel hands a valid context to the program, for as long as it runs.
+        unsafe { ptr::read_volatile(&raw const (*$skb.raw).$field) }
+    };
+}
+
+impl Skb {
+    #[inline(always)]
+    pub fn new(ctx: &TcContext) -> Self {
+        Self { raw: ctx.skb.skb }
+    }
+
+    #[inline(always)]
+    pub fn context(&self) -> Context {
+        Context {
+            ifindex: field!(self, ifindex),
+            ingress_ifindex: field!(self, ingress_ifindex),
+            tag: self.tag(),
+            ethertype: u16::from_be(field!(self, protocol) as u16),
+            // SAFETY: the helper takes nothing and touches nothing.
+            time: Time { now: unsafe { bpf_jiffies64() } as u32, hz: HZ.load() },
+        }
+    }
+
+    #[inline(always)]
+    fn tag(&self) -> Tag {
+        Tag::from_bits(field!(self, tc_index) as u16)
+    }
+
+    /// Writes the tag if it changed, so that a packet that keeps it costs no write.
+    #[inline(always)]
+    pub fn set_tag(&self, tag: Tag) {
+        if tag != self.tag() {
+            // SAFETY: as in `field`; tc_index is writable to a classifier.
+            unsafe { ptr::write_volatile(&raw mut (*self.raw).tc_index, u32::from(tag.bits())) }
+        }
+    }
+}
+
+/// A copied header, aligned so that its fields are loaded as words and not byte by byte.
+#[repr(C, align(8))]
+struct Header<const N: usize> {
+    bytes: [u8; N],
+}
+
+impl PacketReader for Skb {
+    /// By helper: it also reads what does not lie in the linear part, and a hostile pod can send
+    /// a packet with as little as an Ethernet header there.
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let mut header = MaybeUninit::<Header<N>>::uninit();
+        // SAFETY: the context is valid, and the destination holds N bytes.
+        let result = unsafe {
+            bpf_skb_load_bytes(self.raw.cast(), offset, header.as_mut_ptr().cast(), N as u32)
+        };
+        if result != 0 {
+            return None;
+        }
+        // SAFETY: the helper wrote all N bytes, and what may follow them is padding.
+        Some(unsafe { header.assume_init() }.bytes)
+    }
+}
