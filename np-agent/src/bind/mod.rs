@@ -90,6 +90,12 @@ impl Bindings {
         self.bound.insert(*ifindex, bound);
     }
 
+    /// Forgets a device that is gone: its index may come again as another.
+    pub fn release(&mut self, ifindex: IfIndex) {
+        self.bound.remove(&ifindex);
+        self.in_pod_range.remove(&ifindex);
+    }
+
     /// Binds what the evidence now allows, lets go of what is gone, and says what every device is.
     pub fn place(
         &mut self,

@@ -171,7 +171,7 @@ fn unpin(pin: &Path) -> Result<(), AttachError> {
     }
 }
 
-fn refused(error: io::Error, ifindex: IfIndex, pin: &Path) -> AttachError {
+pub(super) fn refused(error: io::Error, ifindex: IfIndex, pin: &Path) -> AttachError {
     match error.raw_os_error() {
         Some(libc::ENODEV) => AttachError::Gone(ifindex),
         Some(libc::EINVAL) => AttachError::NoTcx(ifindex),

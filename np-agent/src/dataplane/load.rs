@@ -60,7 +60,7 @@ impl Programs {
     }
 }
 
-fn program(ebpf: &mut Ebpf, hook: Hook) -> Result<Program, DataplaneError> {
+pub(super) fn program(ebpf: &mut Ebpf, hook: Hook) -> Result<Program, DataplaneError> {
     let name = hook.name();
     let refused = |source| DataplaneError::Program { program: name, source };
     let program = ebpf.program_mut(name).ok_or(DataplaneError::ProgramMissing(name))?;

@@ -1,6 +1,7 @@
 //! A network device of the node, as the kernel describes it: the facts from which its role and,
 //! for a pod's veth, its pod are concluded.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,12 @@ use serde::{Deserialize, Serialize};
 /// A device's index. The kernel reuses indices after a device is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct IfIndex(pub u32);
+
+impl fmt::Display for IfIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {

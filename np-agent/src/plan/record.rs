@@ -5,6 +5,7 @@
 //! inside a pod are the pod's claim, and must not be trusted anew.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -40,4 +41,14 @@ pub struct SideRecord {
     pub isolated: bool,
     /// The policies that select the pod in this direction, ascending.
     pub policies: Vec<PolicyKey>,
+}
+
+impl fmt::Display for SideRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.isolated {
+            return f.write_str("open");
+        }
+        let policies: Vec<String> = self.policies.iter().map(PolicyKey::to_string).collect();
+        write!(f, "isolated by {}", policies.join(", "))
+    }
 }

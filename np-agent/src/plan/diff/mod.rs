@@ -5,6 +5,8 @@
 //! third:
 //!
 //! ```text
+//!  0  copies     of rule sets that one endpoint leaves and another keeps
+//!     orphans    are removed: rules that no packet can meet
 //!  1  rules      of new rule sets, and of every class an address is about to get, under the rule
 //!                sets in force and under those to come
 //!  2  addresses  to their classes, longest prefix first
@@ -17,7 +19,8 @@
 //! that comes by its new class, and both may judge it at the same time. So while rule sets change,
 //! an address goes to a class that answers like the old one under the leaving rule sets and like
 //! the new one under the others: the new class itself where it can answer so, else one made for the
-//! time of the change.
+//! time of the change. A rule set that some endpoint leaves and another keeps cannot answer both
+//! ways: whoever leaves it gets a copy to leave instead.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,9 +35,25 @@ use super::{Op, PortPrefix, RulePrefix, Tables};
 /// The operations, in order. The generation of `desired` is not looked at: it rises by one when a
 /// verdict may have changed.
 pub fn diff(actual: &Tables, desired: &Tables) -> Vec<Op> {
+    let mut ops = copies(actual, desired);
+    if ops.is_empty() {
+        return ordered(actual, desired);
+    }
+    let mut separated = actual.clone();
+    for op in &ops {
+        op.apply(&mut separated);
+    }
+    ops.extend(ordered(&separated, desired));
+    ops
+}
+
+/// Steps 1 to 5.
+fn ordered(actual: &Tables, desired: &Tables) -> Vec<Op> {
     let moves = Moves::between(actual, desired);
     let mut ops = Vec::new();
 
+    let orphans = orphans(actual, &moves);
+    ops.extend(orphans.iter().copied().map(Op::RemoveRule));
     ops.extend(moves.rules.difference(&actual.rules).copied().map(Op::SetRule));
     ops.extend(moves.addresses());
     endpoints(actual, desired, &mut ops);
@@ -52,10 +71,69 @@ pub fn diff(actual: &Tables, desired: &Tables) -> Vec<Op> {
     }
 
     ops.extend(moves.clean_up());
-    let kept = moves.rules.union(&actual.rules);
-    ops.extend(kept.filter(|rule| !desired.rules.contains(rule)).copied().map(Op::RemoveRule));
+    let held = moves.rules.union(&actual.rules);
+    let gone = held.filter(|rule| !desired.rules.contains(rule) && !orphans.contains(rule));
+    ops.extend(gone.copied().map(Op::RemoveRule));
     removals(actual, desired, &mut ops);
     ops
+}
+
+/// Rules that no packet can meet, because no address has their class or no endpoint their rule set:
+/// what a change that broke off has left. They go first, so that what is taught to a class is all
+/// that it answers.
+fn orphans(actual: &Tables, moves: &Moves) -> BTreeSet<RulePrefix> {
+    let classes: BTreeSet<ClassId> =
+        actual.peers.values().copied().chain([ClassId::NONE]).collect();
+    let rule_sets = rule_sets(actual);
+    let met =
+        |rule: &RulePrefix| classes.contains(&rule.class) && rule_sets.contains(&rule.rule_set);
+    let unwanted = actual.rules.difference(&moves.rules);
+    unwanted.filter(|rule| !met(rule)).copied().collect()
+}
+
+/// Gives endpoints that leave a rule set which others keep a copy of it, while addresses are about
+/// to move. No verdict changes by it.
+fn copies(actual: &Tables, desired: &Tables) -> Vec<Op> {
+    if actual.peers == desired.peers {
+        return Vec::new();
+    }
+    let kept = rule_sets(desired);
+    let in_use: BTreeSet<RuleSetId> = rule_sets(actual)
+        .into_iter()
+        .chain(kept.iter().copied())
+        .chain(actual.rules.iter().map(|rule| rule.rule_set))
+        .collect();
+    let mut copies: BTreeMap<RuleSetId, RuleSetId> = BTreeMap::new();
+    let mut moved = Vec::new();
+    for (id, endpoint) in &actual.endpoints {
+        let Some(new) = desired.endpoints.get(id) else { continue };
+        let mut copy_if_left = |direction| {
+            let old = endpoint.policy.rule_set(direction)?;
+            if new.policy.rule_set(direction) == Some(old) || !kept.contains(&old) {
+                return Some(old);
+            }
+            let copy = copies.get(&old).copied().unwrap_or_else(|| {
+                let free = |id: &RuleSetId| {
+                    !in_use.contains(id) && !copies.values().any(|copy| copy == id)
+                };
+                let mut ids = (1..=RuleSetId::MAX).map(|step| {
+                    RuleSetId::new(1 + (old.get() - 1).wrapping_add(step) % RuleSetId::MAX)
+                });
+                ids.find(free).unwrap_or(old)
+            });
+            copies.insert(old, copy);
+            Some(copy)
+        };
+        let policy =
+            PolicyWord::new(copy_if_left(Direction::Ingress), copy_if_left(Direction::Egress));
+        if policy != endpoint.policy {
+            moved.push(Op::SetPolicy(*id, policy));
+        }
+    }
+    let rules = actual.rules.iter().filter_map(|rule| {
+        Some(Op::SetRule(RulePrefix { rule_set: *copies.get(&rule.rule_set)?, ..*rule }))
+    });
+    rules.chain(moved).collect()
 }
 
 /// How every address gets from its old class to its new one.
@@ -83,8 +161,6 @@ impl Moves {
         let new_rules = by_class(&desired.rules);
         let leaving: Vec<RuleSetId> =
             rule_sets(actual).difference(&rule_sets(desired)).copied().collect();
-        let mut during = During { leaving, old_rules: &old_rules, chosen: BTreeMap::new() };
-
         let prefixes: BTreeSet<IpNet> =
             actual.peers.keys().chain(desired.peers.keys()).copied().collect();
         let old = covering(&prefixes, &actual.peers);
@@ -93,11 +169,17 @@ impl Moves {
             prefixes.iter().map(|prefix| (old[prefix], new[prefix])).collect();
         // Addresses that keep their class have the first say in what it answers.
         let (staying, moving): (Vec<_>, Vec<_>) = pairs.iter().partition(|(old, new)| old == new);
-        let taken: BTreeSet<ClassId> = pairs.iter().flat_map(|(old, new)| [*old, *new]).collect();
+        let mut during = During {
+            leaving,
+            old_rules: &old_rules,
+            in_force: pairs.iter().map(|(old, _)| *old).collect(),
+            taken: pairs.iter().flat_map(|(old, new)| [*old, *new]).collect(),
+            chosen: BTreeMap::new(),
+        };
         let chosen: BTreeMap<(ClassId, ClassId), ClassId> = staying
             .into_iter()
             .chain(moving)
-            .map(|(old, new)| ((old, new), during.class(old, new, &taken)))
+            .map(|(old, new)| ((old, new), during.class(old, new)))
             .collect();
 
         let mut rules = desired.rules.clone();
@@ -221,6 +303,10 @@ type Answers<'a> = Vec<Option<&'a BTreeSet<PortPrefix>>>;
 struct During<'a> {
     leaving: Vec<RuleSetId>,
     old_rules: &'a ByClass,
+    /// The classes that addresses have before the change.
+    in_force: BTreeSet<ClassId>,
+    /// The classes that addresses have before or after it.
+    taken: BTreeSet<ClassId>,
     /// For each new class, the classes that stand for it and their answers.
     chosen: BTreeMap<ClassId, Vec<(Answers<'a>, ClassId)>>,
 }
@@ -230,35 +316,33 @@ impl<'a> During<'a> {
         self.leaving.iter().map(|rule_set| specific(self.old_rules, *rule_set, class)).collect()
     }
 
-    fn class(&mut self, old: ClassId, new: ClassId, taken: &BTreeSet<ClassId>) -> ClassId {
+    fn class(&mut self, old: ClassId, new: ClassId) -> ClassId {
         let wanted = self.answers(old);
-        // The new class answers the leaving rule sets already, or nothing yet and may be taught
-        // to; no class can be taught nothing.
-        let answers = self.answers(new);
-        let fixed = new == ClassId::NONE || old == new || answers.iter().any(Option::is_some);
+        // A class that some address has keeps its answers, no class can be taught none; any other
+        // may be taught what is wanted.
+        let fixed = new == ClassId::NONE || self.in_force.contains(&new);
+        let suits = !fixed || self.answers(new) == wanted;
         let choices = self.chosen.entry(new).or_default();
         if let Some((_, class)) = choices.iter().find(|(answers, _)| *answers == wanted) {
             return *class;
         }
-        let class = if choices.is_empty() && (!fixed || answers == wanted) {
-            new
-        } else {
-            let used: BTreeSet<ClassId> =
-                self.chosen.values().flatten().map(|(_, id)| *id).collect();
-            let mut id = new.get();
-            loop {
-                id = id.wrapping_add(1).max(1);
-                let candidate = ClassId::new(id);
-                let free = !taken.contains(&candidate)
-                    && !used.contains(&candidate)
-                    && self.old_rules.values().all(|classes| !classes.contains_key(&candidate));
-                if free {
-                    break candidate;
-                }
-            }
-        };
+        let plain_is_free = choices.iter().all(|(_, class)| *class != new);
+        let class = if suits && plain_is_free { new } else { self.unused(new) };
         self.chosen.entry(new).or_default().push((wanted, class));
         class
+    }
+
+    fn unused(&self, near: ClassId) -> ClassId {
+        let chosen: BTreeSet<ClassId> = self.chosen.values().flatten().map(|(_, id)| *id).collect();
+        let mut id = near.get();
+        loop {
+            id = id.wrapping_add(1).max(1);
+            let class = ClassId::new(id);
+            let ruled = self.old_rules.values().any(|classes| classes.contains_key(&class));
+            if !ruled && !self.taken.contains(&class) && !chosen.contains(&class) {
+                return class;
+            }
+        }
     }
 }
 
@@ -295,3 +379,6 @@ fn removals(actual: &Tables, desired: &Tables, ops: &mut Vec<Op>) {
     let gone = actual.endpoints.keys().filter(|id| !desired.endpoints.contains_key(id));
     ops.extend(gone.copied().map(Op::ClearEndpoint));
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,455 @@
+//! The reconciler: objects and devices in, map writes and attachments out.
+//!
+//! One owner for the index, the bindings and the maps. A turn recomputes what should be and writes
+//! the difference; a write that fails leaves the rest for a later turn, and what is in force stays.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::Context;
+use np_common::config::Config;
+use np_common::endpoint::{EndpointId, Iface, Role};
+use tracing::{debug, error, info, warn};
+
+use crate::bind::{self, Bindings, Placement, Settings};
+use crate::compile::{Compiled, Isolation, compile};
+use crate::dataplane::{self, AdoptedLink, Maps, Side};
+use crate::index::Index;
+use crate::model::{Change, Device, DeviceChange, IfIndex, NodeName, ObjectKey};
+use crate::plan::record::{EndpointRecord, Record, SideRecord};
+use crate::plan::{self, Op, Tables};
+use crate::source::{Batch, Invalid};
+use crate::status::{AgentState, Counter, DeviceStatus, Objects, Status};
+
+#[derive(Debug)]
+pub struct Agent {
+    node: NodeName,
+    settings: Settings,
+    pending_allowed: bool,
+    index: Index,
+    devices: BTreeMap<IfIndex, Device>,
+    bindings: Bindings,
+    placements: BTreeMap<IfIndex, Placement>,
+    maps: Maps,
+    /// What the maps hold.
+    actual: Tables,
+    record: Record,
+    attachments: BTreeMap<IfIndex, Attachment>,
+    invalid: Vec<Invalid>,
+    batches: u64,
+    /// Why the last turn did not reach its end.
+    failure: Option<String>,
+    failures: u32,
+}
+
+/// How far a device has got with its programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Attachment {
+    Asked(Side),
+    Done(Side),
+    Failed(Side, String),
+}
+
+/// A request to attach the programs of one side to a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attach {
+    pub ifindex: IfIndex,
+    pub name: String,
+    pub side: Side,
+}
+
+impl Agent {
+    pub fn new(
+        node: NodeName,
+        settings: Settings,
+        pending_allowed: bool,
+        maps: Maps,
+        actual: Tables,
+    ) -> Self {
+        Self {
+            record: Record { node: Some(node.clone()), endpoints: Vec::new() },
+            node,
+            settings,
+            pending_allowed,
+            index: Index::default(),
+            devices: BTreeMap::new(),
+            bindings: Bindings::default(),
+            placements: BTreeMap::new(),
+            maps,
+            actual,
+            attachments: BTreeMap::new(),
+            invalid: Vec::new(),
+            batches: 0,
+            failure: None,
+            failures: 0,
+        }
+    }
+
+    /// Takes up what an earlier run left: bindings whose device still has our programs. To be
+    /// called once objects and devices are known, before the first turn.
+    pub fn restore(&mut self, record: Option<&[u8]>, links: &[AdoptedLink]) -> anyhow::Result<()> {
+        let alive: BTreeSet<IfIndex> = links.iter().map(|link| link.ifindex).collect();
+        // The index of a device without our links may have gone to another device since.
+        let stale: Vec<u32> = self
+            .actual
+            .ifaces
+            .keys()
+            .copied()
+            .filter(|ifindex| !alive.contains(&IfIndex(*ifindex)))
+            .collect();
+        for ifindex in stale {
+            self.write(Op::ClearIface(ifindex)).context("cannot clear a device that is gone")?;
+        }
+        let Some(record) = record else { return Ok(()) };
+        let record: Record = serde_json::from_slice(record)
+            .context("the pinned RECORDS map does not hold a record; run `np-agent cleanup`")?;
+        for endpoint in &record.endpoints {
+            let device = self.devices.get(&endpoint.ifindex);
+            let iface = self.actual.ifaces.get(&endpoint.ifindex.0);
+            let holds = device.is_some_and(|device| device.name == endpoint.device)
+                && iface.is_some_and(|iface| {
+                    iface.role() == Some(Role::Pod) && iface.endpoint().get() == endpoint.id
+                });
+            if holds {
+                self.bindings.restore(endpoint, &self.index, &self.node);
+                info!(pod = %endpoint.pod, device = endpoint.device, "took up the pod again");
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a batch of objects in.
+    pub fn objects(&mut self, batch: Batch) {
+        let Batch { changes, invalid, ignored } = batch;
+        for change in &changes {
+            match change {
+                Change::Apply(object) => debug!(object = %object.key(), "applied"),
+                Change::Delete(key) => debug!(object = %key, "deleted"),
+            }
+        }
+        for problem in invalid.iter().filter(|problem| !self.invalid.contains(problem)) {
+            warn!("{problem}");
+        }
+        if !changes.is_empty() || self.batches == 0 {
+            info!(changes = changes.len(), refused = invalid.len(), ignored, "read the manifests");
+        }
+        for change in changes {
+            self.index.apply(change);
+        }
+        self.invalid = invalid;
+        self.batches += 1;
+    }
+
+    /// Takes device changes in. Returns the devices that are gone.
+    pub fn devices(&mut self, changes: Vec<DeviceChange>) -> Vec<IfIndex> {
+        let mut gone = Vec::new();
+        for change in changes {
+            match change {
+                DeviceChange::Seen(device) => {
+                    self.devices.insert(device.index, device);
+                }
+                DeviceChange::Gone(ifindex) => {
+                    self.forget(ifindex);
+                    gone.push(ifindex);
+                }
+            }
+        }
+        gone
+    }
+
+    /// The index may come again as another device in the same batch: nothing of the old one may
+    /// be left by then.
+    fn forget(&mut self, ifindex: IfIndex) {
+        if let Some(device) = self.devices.remove(&ifindex) {
+            info!(device = device.name, %ifindex, "the device is gone");
+        }
+        self.attachments.remove(&ifindex);
+        self.bindings.release(ifindex);
+        if self.actual.ifaces.contains_key(&ifindex.0)
+            && let Err(error) = self.write(Op::ClearIface(ifindex.0))
+        {
+            error!(%error, %ifindex, "cannot clear the device's entry");
+        }
+    }
+
+    /// Brings the maps to what objects and devices ask for. Returns what to attach, and after how
+    /// long to try again when a write failed.
+    pub fn turn(&mut self) -> (Vec<Attach>, Option<Duration>) {
+        let placements =
+            self.bindings.place(&self.devices, &self.index, &self.node, &self.settings);
+        self.log_placements(&placements);
+        self.placements = placements;
+
+        let compiled = compile(&self.index, self.bindings.iter().map(|(_, bound)| &bound.pod));
+        let mut desired = Tables::default();
+        bind::lower(&self.placements, &self.devices, &self.bindings, &mut desired);
+        plan::lower(&compiled, &self.bindings.ids(), &mut desired);
+        desired.config = Config::new(0, self.pending_allowed);
+
+        let written = self.write_all(&desired, &compiled);
+        let attach = self.attachments_wanted();
+        match written {
+            Ok(()) => {
+                self.failure = None;
+                self.failures = 0;
+                (attach, None)
+            }
+            Err(failed) => {
+                error!("{failed:#}");
+                self.failure = Some(format!("{failed:#}"));
+                self.failures += 1;
+                (attach, Some(backoff(self.failures)))
+            }
+        }
+    }
+
+    fn write_all(&mut self, desired: &Tables, compiled: &Compiled) -> anyhow::Result<()> {
+        self.write_new_devices(desired)?;
+        let ops = plan::diff(&self.actual, desired);
+        let writes = ops.len();
+        for op in ops {
+            self.write(op)?;
+        }
+        if writes > 0 {
+            let generation = self.actual.config.generation();
+            info!(writes, generation, "the maps are up to date");
+        }
+        self.store_record(compiled)
+    }
+
+    /// A device is default-deny before its programs are there, whatever else cannot be written.
+    fn write_new_devices(&mut self, desired: &Tables) -> Result<(), dataplane::ApplyError> {
+        let new: Vec<Iface> = desired
+            .ifaces
+            .iter()
+            .filter(|(ifindex, _)| !self.actual.ifaces.contains_key(ifindex))
+            .map(|(_, iface)| *iface)
+            .collect();
+        for iface in new {
+            let first = match iface.role() {
+                Some(Role::Pod) => Iface::new(iface.ifindex(), Role::Pending, EndpointId::NONE),
+                Some(Role::Pending | Role::Foreign | Role::Uplink | Role::Tunnel) | None => iface,
+            };
+            self.write(Op::SetIface(first))?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, op: Op) -> Result<(), dataplane::ApplyError> {
+        self.maps.apply(&op)?;
+        op.apply(&mut self.actual);
+        Ok(())
+    }
+
+    fn store_record(&mut self, compiled: &Compiled) -> anyhow::Result<()> {
+        let record = self.current_record(compiled);
+        if record == self.record {
+            return Ok(());
+        }
+        for endpoint in &record.endpoints {
+            if !self.record.endpoints.contains(endpoint) {
+                info!(
+                    pod = %endpoint.pod,
+                    ingress = %endpoint.ingress,
+                    egress = %endpoint.egress,
+                    "policed"
+                );
+            }
+        }
+        let bytes = serde_json::to_vec(&record).unwrap_or_default();
+        self.maps.store_record(&bytes)?;
+        self.record = record;
+        Ok(())
+    }
+
+    fn current_record(&self, compiled: &Compiled) -> Record {
+        let side = |isolation: Option<&Isolation>| SideRecord {
+            isolated: isolation.is_some(),
+            policies: isolation.map(|isolation| isolation.policies.clone()).unwrap_or_default(),
+        };
+        let mut endpoints: Vec<EndpointRecord> = self
+            .bindings
+            .iter()
+            .map(|(ifindex, bound)| {
+                let subject = compiled.subjects.get(&bound.pod.uid);
+                EndpointRecord {
+                    id: bound.id.get(),
+                    pod: bound.pod.key.clone(),
+                    uid: bound.pod.uid.clone(),
+                    addresses: bound.pod.addresses.clone(),
+                    labels: bound.pod.labels.clone(),
+                    named_ports: bound.pod.named_ports.clone(),
+                    device: bound.device.clone(),
+                    ifindex,
+                    ingress: side(subject.and_then(|subject| subject.ingress.as_ref())),
+                    egress: side(subject.and_then(|subject| subject.egress.as_ref())),
+                }
+            })
+            .collect();
+        endpoints.sort_by_key(|endpoint| endpoint.id);
+        Record { node: Some(self.node.clone()), endpoints }
+    }
+
+    /// Devices that lack the programs of their role and that the maps know.
+    fn attachments_wanted(&mut self) -> Vec<Attach> {
+        let mut wanted = Vec::new();
+        for (ifindex, placement) in &self.placements {
+            let Some(side) = placement.role.map(side) else { continue };
+            let there = match self.attachments.get(ifindex) {
+                Some(Attachment::Asked(asked) | Attachment::Done(asked)) => *asked == side,
+                Some(Attachment::Failed(..)) | None => false,
+            };
+            if there || !self.actual.ifaces.contains_key(&ifindex.0) {
+                continue;
+            }
+            let Some(device) = self.devices.get(ifindex) else { continue };
+            self.attachments.insert(*ifindex, Attachment::Asked(side));
+            wanted.push(Attach { ifindex: *ifindex, name: device.name.clone(), side });
+        }
+        wanted
+    }
+
+    /// Notes how an attachment went. Returns after how long to try again.
+    pub fn attached(&mut self, request: &Attach, result: Result<(), String>) -> Option<Duration> {
+        let Attach { ifindex, name, side } = request;
+        // A device that is gone, or that is something else by now, needs no word.
+        if self.attachments.get(ifindex) != Some(&Attachment::Asked(*side)) {
+            return None;
+        }
+        match result {
+            Ok(()) => {
+                info!(device = name, %ifindex, ?side, "attached");
+                self.attachments.insert(*ifindex, Attachment::Done(*side));
+                None
+            }
+            Err(problem) => {
+                warn!(device = name, %ifindex, problem, "cannot attach");
+                self.attachments.insert(*ifindex, Attachment::Failed(*side, problem));
+                Some(backoff(1))
+            }
+        }
+    }
+
+    fn log_placements(&self, placements: &BTreeMap<IfIndex, Placement>) {
+        for (ifindex, placement) in placements {
+            let before = self.placements.get(ifindex);
+            let same = before.is_some_and(|before| {
+                before.role == placement.role && before.endpoint == placement.endpoint
+            });
+            if same {
+                continue;
+            }
+            let device = self.devices.get(ifindex).map_or("", |device| &device.name);
+            let pod = self.pod_name(placement);
+            info!(device, %ifindex, role = role_name(placement.role), pod, why = placement.why);
+        }
+    }
+
+    fn pod_name(&self, placement: &Placement) -> Option<String> {
+        let uid = placement.pod.as_ref()?;
+        let bound = self.bindings.iter().find(|(_, bound)| bound.pod.uid == *uid);
+        bound.map(|(_, bound)| bound.pod.key.to_string())
+    }
+
+    pub fn status(&self) -> Status {
+        let devices: Vec<DeviceStatus> = self
+            .placements
+            .iter()
+            .map(|(ifindex, placement)| DeviceStatus {
+                ifindex: ifindex.0,
+                name: self.devices.get(ifindex).map_or_else(String::new, |d| d.name.clone()),
+                role: role_name(placement.role).to_owned(),
+                attached: matches!(self.attachments.get(ifindex), Some(Attachment::Done(_))),
+                pod: self.pod_name(placement),
+                why: placement.why.clone(),
+            })
+            .collect();
+        let diagnostics = self.diagnostics();
+        let counters = match self.maps.counters() {
+            Ok(counters) => Counter::of(counters.iter()),
+            Err(error) => {
+                warn!(%error, "cannot read the counters");
+                Vec::new()
+            }
+        };
+        Status {
+            node: Some(self.node.to_string()),
+            agent: AgentState::Running,
+            ready: self.ready(),
+            generation: self.actual.config.generation(),
+            batches: self.batches,
+            objects: Objects {
+                pods: self.index.pods().len(),
+                namespaces: self.index.namespaces().len(),
+                policies: self.index.policies().len(),
+            },
+            devices,
+            endpoints: self.record.endpoints.clone(),
+            counters,
+            invalid: self
+                .invalid
+                .iter()
+                .map(|invalid| serde_json::to_value(invalid).unwrap_or_default())
+                .collect(),
+            diagnostics,
+        }
+    }
+
+    /// The maps hold what the objects say, and every device has its programs.
+    pub fn ready(&self) -> bool {
+        self.batches > 0 && self.diagnostics().is_empty()
+    }
+
+    /// What stands between the agent and readiness.
+    fn diagnostics(&self) -> Vec<String> {
+        let mut diagnostics: Vec<String> = self.failure.iter().cloned().collect();
+        for (ifindex, placement) in &self.placements {
+            let Some(role) = placement.role else { continue };
+            let name = self.devices.get(ifindex).map_or("", |device| &device.name);
+            match self.attachments.get(ifindex) {
+                Some(Attachment::Done(done)) if *done == side(role) => {}
+                Some(Attachment::Failed(_, problem)) => {
+                    diagnostics.push(format!("{name}: cannot attach: {problem}"));
+                }
+                Some(Attachment::Asked(_) | Attachment::Done(_)) | None => {
+                    diagnostics.push(format!("{name}: not attached yet"));
+                }
+            }
+        }
+        diagnostics
+    }
+
+    /// Objects of this node that a user would miss if they were not there.
+    pub fn warn_of_missing(&self) {
+        if self.index.node(&self.node).is_none() {
+            warn!(
+                "no {} among the objects: veths into containers that are no pods stay pending, \
+                 because the node's pod ranges are not known",
+                ObjectKey::Node(self.node.clone())
+            );
+        }
+    }
+}
+
+fn side(role: Role) -> Side {
+    match role {
+        Role::Pending | Role::Pod | Role::Foreign => Side::Pod,
+        Role::Uplink | Role::Tunnel => Side::Uplink,
+    }
+}
+
+pub fn role_name(role: Option<Role>) -> &'static str {
+    match role {
+        Some(Role::Pending) => "pending",
+        Some(Role::Pod) => "pod",
+        Some(Role::Foreign) => "foreign",
+        Some(Role::Uplink) => "uplink",
+        Some(Role::Tunnel) => "tunnel",
+        None => "none",
+    }
+}
+
+/// 100 ms, doubling to 10 s.
+fn backoff(failures: u32) -> Duration {
+    Duration::from_millis(100 << failures.saturating_sub(1).min(7)).min(Duration::from_secs(10))
+}

@@ -1,0 +1,7 @@
+//! The subcommands, one file each.
+
+pub mod check;
+pub mod cleanup;
+pub mod endpoints;
+pub mod status;
+mod table;

@@ -1,0 +1,159 @@
+use std::net::IpAddr;
+
+use np_common::addr::Addr;
+use np_common::decide::Maps;
+use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord, Role};
+use np_common::rules::RuleKey;
+use proptest::prelude::*;
+
+use super::*;
+use crate::plan::simulate::Simulated;
+
+/// What a rule set of this test allows a class, made of nothing but their ids: ids stand for
+/// content, so the same pair means the same in both tables.
+fn content(rule_set: u32, class: u32) -> BTreeSet<PortPrefix> {
+    const ALLOWED: [[u8; 5]; 3] = [
+        [0b0000, 0b0001, 0b0010, 0b0100, 0b1000],
+        [0b0100, 0b0111, 0b0100, 0b0101, 0b0110],
+        [0b0000, 0b0010, 0b0001, 0b0000, 0b0011],
+    ];
+    let all = [
+        PortPrefix::ports(6, 80, 16),
+        PortPrefix::ports(6, 8080, 15),
+        PortPrefix::protocol(17),
+        PortPrefix::EVERYTHING,
+    ];
+    let allowed = ALLOWED[rule_set as usize - 1][class as usize];
+    all.into_iter().enumerate().filter(|(bit, _)| allowed >> bit & 1 == 1).map(|(_, p)| p).collect()
+}
+
+fn mk_tables(peers: Vec<(usize, u32)>, words: Vec<(u32, u32)>) -> Tables {
+    let mut tables = Tables::default();
+    for (prefix, class) in peers {
+        tables.peers.insert(PREFIXES[prefix].parse().expect("a prefix"), ClassId::new(class));
+    }
+    let classes: BTreeSet<u32> =
+        tables.peers.values().map(|class| class.get()).chain([0]).collect();
+    for (at, (ingress, egress)) in words.into_iter().enumerate() {
+        let id = EndpointId::new(at as u16 + 1);
+        let rule_set = |rule_set| (rule_set > 0).then_some(RuleSetId::new(rule_set));
+        let policy = PolicyWord::new(rule_set(ingress), rule_set(egress));
+        tables.endpoints.insert(id, Endpoint { addrs: [Addr::UNSPECIFIED; 2], policy });
+        tables.ifaces.insert(at as u32 + 1, Iface::new(at as u32 + 1, Role::Pod, id));
+        for rule_set in [ingress, egress].into_iter().filter(|rule_set| *rule_set > 0) {
+            let everyone = content(rule_set, 0);
+            for class in &classes {
+                let ports = content(rule_set, *class);
+                if *class > 0 && ports == everyone {
+                    continue;
+                }
+                tables.rules.extend(ports.into_iter().map(|ports| RulePrefix {
+                    rule_set: RuleSetId::new(rule_set),
+                    class: ClassId::new(*class),
+                    ports,
+                }));
+            }
+        }
+    }
+    tables
+}
+
+const PREFIXES: [&str; 7] =
+    ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3/32", "10.9.0.1/32", "::/0"];
+const ADDRS: [&str; 7] =
+    ["1.2.3.4", "10.200.0.1", "10.1.9.9", "10.1.2.9", "10.1.2.3", "10.9.0.1", "fd00::1"];
+const PROBES: [(u8, u16); 5] = [(6, 80), (6, 8080), (6, 8082), (17, 53), (1, 0)];
+
+/// Every endpoint's word on every probe, for each direction.
+fn verdicts(tables: &Tables) -> Vec<bool> {
+    let maps = Simulated::new(tables);
+    let mut verdicts = Vec::new();
+    for id in 1..=3 {
+        let policy = maps.policy(EndpointId::new(id));
+        for direction in [Direction::Ingress, Direction::Egress] {
+            for addr in ADDRS {
+                let class = maps.class(&addr.parse::<IpAddr>().expect("an address").into());
+                for (protocol, port) in PROBES {
+                    verdicts.push(policy.rule_set(direction).is_none_or(|rule_set| {
+                        [class, ClassId::NONE].iter().any(|class| {
+                            maps.allows(&RuleKey::new(rule_set, *class, protocol, port))
+                        })
+                    }));
+                }
+            }
+        }
+    }
+    verdicts
+}
+
+fn tables() -> impl Strategy<Value = Tables> {
+    let peers = prop::collection::vec((0..PREFIXES.len(), 1..5u32), 0..6);
+    let words = prop::collection::vec((0..4u32, 0..4u32), 3);
+    (peers, words).prop_map(|(peers, words)| mk_tables(peers, words))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// A tuple that is on its way must not pass through a verdict that nobody asked for.
+    #[test]
+    fn every_verdict_goes_from_old_to_new_once(actual in tables(), desired in tables()) {
+        let old = verdicts(&actual);
+        let new = verdicts(&desired);
+        let mut now = actual.clone();
+        let mut last = old.clone();
+        for op in diff(&actual, &desired) {
+            op.apply(&mut now);
+            let current = verdicts(&now);
+            for (at, verdict) in current.iter().enumerate() {
+                prop_assert!(
+                    *verdict == last[at] || *verdict == new[at],
+                    "after {}: verdict {} went back or aside", op, at
+                );
+            }
+            last = current;
+        }
+        prop_assert_eq!(last, new);
+        now.config = desired.config;
+        prop_assert_eq!(now, desired);
+    }
+
+    /// A write can fail anywhere: what is left to do is found from where it stopped, and is
+    /// still without a third verdict.
+    #[test]
+    fn a_broken_off_change_can_be_taken_up(
+        actual in tables(), desired in tables(), stop in 0..60usize,
+    ) {
+        let new = verdicts(&desired);
+        let mut now = actual.clone();
+        for op in diff(&actual, &desired).iter().take(stop) {
+            op.apply(&mut now);
+        }
+        let old = verdicts(&now);
+        for op in diff(&now.clone(), &desired) {
+            op.apply(&mut now);
+            for (at, verdict) in verdicts(&now).iter().enumerate() {
+                prop_assert!(*verdict == old[at] || *verdict == new[at], "after {op}");
+            }
+        }
+        now.config = desired.config;
+        prop_assert_eq!(now, desired);
+    }
+}
+
+#[test]
+fn no_change_is_no_write() {
+    let tables = mk_tables(vec![(1, 1), (3, 2)], vec![(1, 2), (0, 3), (2, 0)]);
+    assert_eq!(diff(&tables, &tables), []);
+}
+
+#[test]
+fn the_generation_rises_before_anything_is_removed() {
+    let actual = mk_tables(vec![(1, 1)], vec![(1, 0), (0, 0), (0, 0)]);
+    let desired = mk_tables(vec![(1, 2)], vec![(2, 0), (0, 0), (0, 0)]);
+    let ops = diff(&actual, &desired);
+    let at = |wanted: fn(&Op) -> bool| ops.iter().position(wanted).expect("there is one");
+    let generation = at(|op| matches!(op, Op::SetConfig(config) if config.generation() == 1));
+    assert!(at(|op| matches!(op, Op::SetPolicy(..))) < generation);
+    assert!(generation < at(|op| matches!(op, Op::RemoveRule(_))));
+}
