@@ -7,7 +7,6 @@
 //!
 //! The modules stand in the order of the layers: each may use those above it.
 
-pub mod links;
 pub mod model;
 
 pub mod index;
