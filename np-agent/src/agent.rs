@@ -87,11 +87,7 @@ impl Agent {
 
     /// Takes up what an earlier run left: bindings whose device still has our programs. To be
     /// called once objects and devices are known, before the first turn.
-    pub fn restore(
-        &mut self,
-        record: Option<&[u8]>,
-        links: &[AdoptedLink],
-    ) -> anyhow::Result<()> {
+    pub fn restore(&mut self, record: Option<&[u8]>, links: &[AdoptedLink]) -> anyhow::Result<()> {
         let alive: BTreeSet<IfIndex> = links.iter().map(|link| link.ifindex).collect();
         // The index of a device without our links may have gone to another device since.
         let stale: Vec<u32> = self
@@ -135,12 +131,7 @@ impl Agent {
             warn!("{problem}");
         }
         if !changes.is_empty() || self.batches == 0 {
-            info!(
-                changes = changes.len(),
-                refused = invalid.len(),
-                ignored,
-                "read the manifests"
-            );
+            info!(changes = changes.len(), refused = invalid.len(), ignored, "read the manifests");
         }
         for change in changes {
             self.index.apply(change);
@@ -195,18 +186,7 @@ impl Agent {
         plan::lower(&compiled, &self.bindings.ids(), &mut desired);
         desired.config = Config::new(0, self.pending_allowed);
 
-        let written = self.write_new_devices(&desired).and_then(|()| {
-            let ops = plan::diff(&self.actual, &desired);
-            let count = ops.len();
-            for op in ops {
-                self.write(op)?;
-            }
-            if count > 0 {
-                let generation = self.actual.config.generation();
-                info!(writes = count, generation, "the maps are up to date");
-            }
-            self.store_record(&compiled)
-        });
+        let written = self.write_all(&desired, &compiled);
         let attach = self.attachments_wanted();
         match written {
             Ok(()) => {
@@ -215,12 +195,26 @@ impl Agent {
                 (attach, None)
             }
             Err(failed) => {
-                error!("{failed}; what was in force stays, and the rest is tried again");
-                self.failure = Some(failed.to_string());
+                error!("{failed:#}");
+                self.failure = Some(format!("{failed:#}"));
                 self.failures += 1;
                 (attach, Some(backoff(self.failures)))
             }
         }
+    }
+
+    fn write_all(&mut self, desired: &Tables, compiled: &Compiled) -> anyhow::Result<()> {
+        self.write_new_devices(desired)?;
+        let ops = plan::diff(&self.actual, desired);
+        let writes = ops.len();
+        for op in ops {
+            self.write(op)?;
+        }
+        if writes > 0 {
+            let generation = self.actual.config.generation();
+            info!(writes, generation, "the maps are up to date");
+        }
+        self.store_record(compiled)
     }
 
     /// A device is default-deny before its programs are there, whatever else cannot be written.
@@ -247,7 +241,7 @@ impl Agent {
         Ok(())
     }
 
-    fn store_record(&mut self, compiled: &Compiled) -> Result<(), dataplane::ApplyError> {
+    fn store_record(&mut self, compiled: &Compiled) -> anyhow::Result<()> {
         let record = self.current_record(compiled);
         if record == self.record {
             return Ok(());
@@ -324,7 +318,7 @@ impl Agent {
         }
         match result {
             Ok(()) => {
-                info!(device = name, %ifindex, side = side.name(), "attached");
+                info!(device = name, %ifindex, ?side, "attached");
                 self.attachments.insert(*ifindex, Attachment::Done(*side));
                 None
             }
@@ -372,7 +366,7 @@ impl Agent {
             .collect();
         let diagnostics = self.diagnostics();
         let counters = match self.maps.counters() {
-            Ok(counters) => Counter::of(&counters),
+            Ok(counters) => Counter::of(counters.iter()),
             Err(error) => {
                 warn!(%error, "cannot read the counters");
                 Vec::new()
@@ -444,7 +438,7 @@ fn side(role: Role) -> Side {
     }
 }
 
-fn role_name(role: Option<Role>) -> &'static str {
+pub fn role_name(role: Option<Role>) -> &'static str {
     match role {
         Some(Role::Pending) => "pending",
         Some(Role::Pod) => "pod",

@@ -52,12 +52,11 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let mut monitor = Monitor::open()?;
 
     let (batch_sender, mut batches) = mpsc::channel(1);
-    let mut watch = tokio::spawn(source::watch::run(manifests, batch_sender));
+    let mut watch = tokio::spawn(source::run(manifests, batch_sender));
     let (requests, mut results) = attaching_thread(attacher)?;
 
     let settings = Settings { uplinks: uplink };
-    let mut agent =
-        Agent::new(NodeName(node), settings, pending == Pending::Allow, maps, tables);
+    let mut agent = Agent::new(NodeName(node), settings, pending == Pending::Allow, maps, tables);
     let devices = monitor.devices().context("cannot list the node's devices")?;
     agent.devices(devices.into_iter().map(DeviceChange::Seen).collect());
     // Nothing is judged by what is not known yet: without its objects a pod would be open.

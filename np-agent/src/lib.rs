@@ -1,8 +1,31 @@
 //! np-agent: NetworkPolicy for the pods of one node, judged after service DNAT.
+//!
+//! ```text
+//!  source ─ objects ─┐                                   pure, one direction:
+//!  links ── devices ─┴▶ agent ─▶ bind, index, compile, plan ─▶ writes ─▶ dataplane
+//! ```
+//!
+//! The modules stand in the order of the layers: each may use those above it.
+
+pub mod model;
+
+pub mod index;
+
+pub mod compile;
+
+pub mod plan;
 
 pub mod bind;
-pub mod compile;
+
 pub mod dataplane;
-pub mod index;
-pub mod model;
-pub mod plan;
+pub mod links;
+pub mod source;
+
+pub mod status;
+
+pub mod admin;
+pub mod agent;
+pub mod app;
+pub mod args;
+pub mod cli;
+pub mod telemetry;

@@ -9,13 +9,12 @@ use np_agent::{app, cli, telemetry};
 fn main() -> ExitCode {
     let Cli { command, run } = Cli::parse();
     let result = match command {
-        Some(Command::Check(place)) => cli::check::run(&place),
+        Some(Command::Check(place)) => block_on(async { cli::check::run(&place) }),
         Some(Command::Status(show)) => cli::status::run(&show),
         Some(Command::Endpoints(show)) => cli::endpoints::run(&show),
         Some(Command::Cleanup(place)) => cli::cleanup::run(&place),
         None => telemetry::init(&run.log, run.log_format).and_then(|()| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(app::run(run))?;
+            block_on(app::run(run))?;
             Ok(ExitCode::SUCCESS)
         }),
     };
@@ -23,4 +22,8 @@ fn main() -> ExitCode {
         eprintln!("np-agent: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn block_on<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(task)
 }

@@ -1,7 +1,5 @@
 //! The status document: what a running agent tells, and what can be told of it from pinned maps.
 
-use std::collections::BTreeMap;
-
 use np_common::direction::Hook;
 use np_common::verdict::{Action, Reason, posture};
 use serde::{Deserialize, Serialize};
@@ -62,19 +60,18 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// The Reasons that were met, in the order of hooks and Reasons.
-    pub fn of(packets: &BTreeMap<(Hook, Reason), u64>) -> Vec<Self> {
+    /// The Reasons that were met, in the order given.
+    pub fn of(packets: impl Iterator<Item = (Hook, Reason, u64)>) -> Vec<Self> {
         packets
-            .iter()
-            .filter(|(_, packets)| **packets > 0)
-            .map(|((hook, reason), packets)| Self {
+            .filter(|(_, _, packets)| *packets > 0)
+            .map(|(hook, reason, packets)| Self {
                 hook: hook.name().to_owned(),
                 reason: reason.name().to_owned(),
-                action: match posture(*reason) {
+                action: match posture(reason) {
                     Action::Pass => "pass".to_owned(),
                     Action::Drop => "drop".to_owned(),
                 },
-                packets: *packets,
+                packets,
             })
             .collect()
     }

@@ -9,10 +9,16 @@
 
 pub mod address;
 pub mod agent;
+pub mod bpf;
 pub mod demo;
+pub mod generate;
 pub mod manifests;
 pub mod netns;
+pub mod oracle;
 pub mod probe;
 pub mod proxy;
+pub mod sandbox;
+pub mod simulation;
 pub mod story;
 pub mod topology;
+pub mod wire;

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 
 use crate::admin;
 use crate::args::PlaceArgs;
-use crate::dataplane;
+use crate::dataplane::{self, CleanupReport};
 
 pub fn run(place: &PlaceArgs) -> anyhow::Result<ExitCode> {
     if admin::ask(&place.run_dir).is_some() {
@@ -21,7 +21,8 @@ pub fn run(place: &PlaceArgs) -> anyhow::Result<ExitCode> {
     }
     // Someone else's files may lie there: then it stays.
     fs::remove_dir(&place.run_dir).ok();
-    println!("{report}");
+    let CleanupReport { links, maps } = report;
+    println!("removed {links} links and {maps} maps; no policy is enforced any more");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,7 +8,7 @@ use anyhow::Context;
 use super::table::table;
 use crate::admin;
 use crate::args::{Output, PlaceArgs, ShowArgs};
-use crate::dataplane::{DataplaneError, Pinned};
+use crate::dataplane::Pinned;
 use crate::plan::Record;
 use crate::status::{AgentState, Counter, DeviceStatus, Objects, Status};
 
@@ -27,7 +27,7 @@ pub fn read(place: &PlaceArgs) -> anyhow::Result<Status> {
     if let Some(status) = admin::ask(&place.run_dir) {
         return Ok(status);
     }
-    pinned(place).with_context(|| {
+    read_pinned(place).with_context(|| {
         format!(
             "no agent answers in {} and nothing can be read from {}",
             place.run_dir.display(),
@@ -36,10 +36,11 @@ pub fn read(place: &PlaceArgs) -> anyhow::Result<Status> {
     })
 }
 
-fn pinned(place: &PlaceArgs) -> anyhow::Result<Status> {
-    let Pinned { tables, record, counters, links } =
-        Pinned::open(&place.pin_dir).map_err(|error: DataplaneError| anyhow::anyhow!(error))?;
-    let record: Record = match record {
+fn read_pinned(place: &PlaceArgs) -> anyhow::Result<Status> {
+    let pinned = Pinned::open(&place.pin_dir)?;
+    let tables = pinned.tables()?;
+    let links = pinned.links()?;
+    let record: Record = match pinned.record() {
         Some(bytes) => serde_json::from_slice(&bytes).context("the pinned record is not whole")?,
         None => Record::default(),
     };
@@ -68,7 +69,7 @@ fn pinned(place: &PlaceArgs) -> anyhow::Result<Status> {
         objects: Objects::default(),
         devices,
         endpoints: record.endpoints,
-        counters: Counter::of(&counters),
+        counters: Counter::of(pinned.counters()?.iter()),
         invalid: Vec::new(),
         diagnostics: vec![
             "no agent runs: enforcement goes on by the pinned programs, changes do not".to_owned(),

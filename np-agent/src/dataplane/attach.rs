@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use np_common::direction::Hook;
@@ -63,6 +63,11 @@ impl Chain {
 impl Attacher {
     pub(super) fn new(pins: Pins, programs: Programs) -> Self {
         Self { pins, programs }
+    }
+
+    /// A loaded program, to be run on packets of one's own making.
+    pub fn program(&self, hook: Hook) -> BorrowedFd<'_> {
+        self.programs.of(hook).fd.as_fd()
     }
 
     /// Brings a pair of programs to a device: in place of what an agent attached there before, or
@@ -166,7 +171,7 @@ fn unpin(pin: &Path) -> Result<(), AttachError> {
     }
 }
 
-fn refused(error: io::Error, ifindex: IfIndex, pin: &Path) -> AttachError {
+pub(super) fn refused(error: io::Error, ifindex: IfIndex, pin: &Path) -> AttachError {
     match error.raw_os_error() {
         Some(libc::ENODEV) => AttachError::Gone(ifindex),
         Some(libc::EINVAL) => AttachError::NoTcx(ifindex),

@@ -60,7 +60,7 @@ impl Programs {
     }
 }
 
-fn program(ebpf: &mut Ebpf, hook: Hook) -> Result<Program, DataplaneError> {
+pub(super) fn program(ebpf: &mut Ebpf, hook: Hook) -> Result<Program, DataplaneError> {
     let name = hook.name();
     let refused = |source| DataplaneError::Program { program: name, source };
     let program = ebpf.program_mut(name).ok_or(DataplaneError::ProgramMissing(name))?;
@@ -74,7 +74,9 @@ fn program(ebpf: &mut Ebpf, hook: Hook) -> Result<Program, DataplaneError> {
 
 /// Names what the process lacks, so that the user need not guess from EPERM.
 pub(super) fn require_capabilities() -> Result<(), DataplaneError> {
-    const NEEDED: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_BPF", 39)];
+    // PERFMON, because without it the verifier refuses to read a stack slot that not every path
+    // has written, which compilers do freely, and adds a speculation barrier to stack writes.
+    const NEEDED: [(&str, u32); 3] = [("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
     let path = "/proc/thread-self/status";
     let status = fs::read_to_string(path)
         .map_err(DataplaneError::file("read capabilities in", path.as_ref()))?;

@@ -20,6 +20,7 @@ mod load;
 mod mapping;
 mod maps;
 mod pins;
+pub mod probe;
 mod records;
 mod sys;
 

@@ -1,0 +1,142 @@
+//! Packet builders: frames by their parts, right or wrong on purpose.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use np_common::packet::{ETH_P_IPV4, ETH_P_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP};
+
+/// An Ethernet frame.
+pub fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
+    frame.extend(ethertype.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// An IP packet, without a link header.
+#[derive(Clone, Debug)]
+pub struct Ip {
+    pub src: IpAddr,
+    pub dst: IpAddr,
+    pub protocol: u8,
+    pub hop_limit: u8,
+    /// Fragment offset in units of eight bytes; none for a whole packet.
+    pub fragment: Option<u16>,
+    /// How many empty headers stand in front of the transport: IPv4 options of four bytes each,
+    /// IPv6 destination options.
+    pub options: usize,
+    pub payload: Vec<u8>,
+}
+
+impl Ip {
+    pub fn new(src: IpAddr, dst: IpAddr, protocol: u8, payload: Vec<u8>) -> Self {
+        Self { src, dst, protocol, hop_limit: 64, fragment: None, options: 0, payload }
+    }
+
+    pub fn ethertype(&self) -> u16 {
+        if self.src.is_ipv4() { ETH_P_IPV4 } else { ETH_P_IPV6 }
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        match (self.src, self.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => self.v4(src, dst),
+            (IpAddr::V6(src), IpAddr::V6(dst)) => self.v6(src, dst),
+            (src, dst) => panic!("{src} and {dst} are of two families"),
+        }
+    }
+
+    pub fn frame(&self) -> Vec<u8> {
+        ethernet(self.ethertype(), &self.bytes())
+    }
+
+    fn v4(&self, src: Ipv4Addr, dst: Ipv4Addr) -> Vec<u8> {
+        let options = self.options.min(10);
+        let total = (20 + options * 4 + self.payload.len()) as u16;
+        let mut bytes = vec![0x45 + options as u8, 0];
+        bytes.extend(total.to_be_bytes());
+        bytes.extend([0, 1]);
+        bytes.extend((self.fragment.unwrap_or(0) & 0x1fff).to_be_bytes());
+        bytes.extend([self.hop_limit, self.protocol, 0, 0]);
+        bytes.extend(src.octets());
+        bytes.extend(dst.octets());
+        bytes.extend([1].repeat(options * 4));
+        let sum = checksum(&bytes);
+        bytes.splice(10..12, sum.to_be_bytes());
+        bytes.extend(&self.payload);
+        bytes
+    }
+
+    fn v6(&self, src: Ipv6Addr, dst: Ipv6Addr) -> Vec<u8> {
+        const DESTINATION_OPTIONS: u8 = 60;
+        const FRAGMENT: u8 = 44;
+        let mut next = self.protocol;
+        let mut headers = Vec::new();
+        if let Some(offset) = self.fragment {
+            let [high, low] = (offset << 3).to_be_bytes();
+            headers.push([next, 0, high, low, 0, 0, 0, 7]);
+            next = FRAGMENT;
+        }
+        for _ in 0..self.options {
+            headers.push([next, 0, 1, 4, 0, 0, 0, 0]);
+            next = DESTINATION_OPTIONS;
+        }
+        let length = (headers.len() * 8 + self.payload.len()) as u16;
+        let mut bytes = vec![0x60, 0, 0, 0];
+        bytes.extend(length.to_be_bytes());
+        bytes.extend([next, self.hop_limit]);
+        bytes.extend(src.octets());
+        bytes.extend(dst.octets());
+        bytes.extend(headers.iter().rev().flatten());
+        bytes.extend(&self.payload);
+        bytes
+    }
+}
+
+/// The Internet checksum (RFC 1071).
+pub fn checksum(bytes: &[u8]) -> u16 {
+    let sum: u32 = bytes
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0)))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !((folded & 0xffff) + (folded >> 16)) as u16
+}
+
+pub fn tcp(sport: u16, dport: u16, flags: u8) -> Vec<u8> {
+    let mut bytes = ports(sport, dport).to_vec();
+    bytes.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    bytes
+}
+
+pub fn udp(sport: u16, dport: u16) -> Vec<u8> {
+    let mut bytes = ports(sport, dport).to_vec();
+    bytes.extend([0, 8, 0, 0]);
+    bytes
+}
+
+pub fn sctp(sport: u16, dport: u16) -> Vec<u8> {
+    let mut bytes = ports(sport, dport).to_vec();
+    bytes.extend([0; 8]);
+    bytes
+}
+
+/// An ICMP message of either family, with an echo's id.
+pub fn icmp(message: u8, id: u16) -> Vec<u8> {
+    let [high, low] = id.to_be_bytes();
+    vec![message, 0, 0, 0, high, low, 0, 1]
+}
+
+/// A transport header for a protocol, as simple as can be.
+pub fn transport(protocol: u8, sport: u16, dport: u16, flags: u8, message: u8) -> Vec<u8> {
+    match protocol {
+        TCP => tcp(sport, dport, flags),
+        UDP => udp(sport, dport),
+        SCTP => sctp(sport, dport),
+        ICMP | ICMPV6 => icmp(message, sport),
+        _ => vec![0; 8],
+    }
+}
+
+fn ports(sport: u16, dport: u16) -> [u8; 4] {
+    let ([a, b], [c, d]) = (sport.to_be_bytes(), dport.to_be_bytes());
+    [a, b, c, d]
+}

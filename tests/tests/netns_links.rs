@@ -1,0 +1,627 @@
+//! `links::Monitor` against the kernel. Nodes and pods are network namespaces without names, kept
+//! alive by a thread or a file descriptor of the test, so nothing is left behind however it ends.
+//! Needs root.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fs::File,
+    io::Write,
+    net::{IpAddr, Ipv4Addr},
+    os::fd::AsRawFd,
+    panic,
+    process::{self, Command, Stdio},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sched::{CloneFlags, setns, unshare},
+    unistd::gettid,
+};
+use np_agent::{
+    links::{LinksError, Monitor},
+    model::{Device, DeviceChange, IfIndex},
+};
+use tokio::{runtime, time};
+
+#[test]
+fn a_fresh_namespace_has_only_its_loopback() {
+    node(async |node| {
+        let lo = &node.devices[&IfIndex(1)];
+        assert_eq!(node.devices.len(), 1, "{:?}", node.devices);
+        assert_eq!((lo.name.as_str(), lo.loopback, lo.layer3), ("lo", true, false));
+        assert!(lo.addresses.is_empty() && lo.host_routes.is_empty() && !lo.gateway);
+        node.quiet().await;
+    });
+}
+
+#[test]
+fn a_veth_is_seen_with_its_peer_and_goes_when_deleted() {
+    node(async |node| {
+        let pod = Pod::new();
+        node.ip(&veth("veth0", &pod));
+        let peer = node.until("veth0 with a peer", |d| d("veth0")?.peer.clone()).await;
+        let veth0 = node.device("veth0").clone();
+        assert_eq!(veth0.kind.as_deref(), Some("veth"));
+        assert!(!veth0.layer3 && !veth0.loopback && !veth0.gateway);
+        assert_eq!(peer.index.0, pod.index("eth0"));
+        assert!(peer.netnsid >= 0 && peer.claims.is_empty(), "{peer:?}");
+
+        node.ip("link del veth0");
+        node.until_absent("veth0").await;
+        assert_eq!(node.log.last(), Some(&DeviceChange::Gone(veth0.index)));
+    });
+}
+
+#[test]
+fn a_device_goes_with_the_namespace_of_its_peer() {
+    node(async |node| {
+        let pod = Pod::new();
+        node.ip(&veth("veth0", &pod));
+        node.until("veth0", |d| d("veth0").cloned()).await;
+        drop(pod);
+        node.until_absent("veth0").await;
+    });
+}
+
+#[test]
+fn devices_from_before_the_start_are_seen_with_all_facts() {
+    node(async |node| {
+        let pod = Pod::new();
+        node.ip(&veth("veth0", &pod));
+        node.ip("link set veth0 up");
+        node.ip("addr add 10.0.0.1/32 dev veth0");
+        node.ip("route add 10.0.0.7/32 dev veth0");
+        pod.ip("link set eth0 up");
+        pod.ip("addr add 10.0.0.7/24 dev eth0");
+        node.uplink("up0");
+        node.ip("addr add 192.0.2.1/24 dev up0");
+        node.ip("route add default via 192.0.2.254");
+        node.ip("tuntap add tun0 mode tun");
+
+        let devices = Monitor::open().expect("a monitor").devices().expect("devices");
+        let find = |name| devices.iter().find(|device| device.name == name).expect("the device");
+        let veth0 = find("veth0");
+        assert_eq!(claims(veth0), ["10.0.0.7"]);
+        assert_eq!(texts(&veth0.host_routes), ["10.0.0.7"]);
+        assert_eq!(texts(&veth0.addresses), ["10.0.0.1"]);
+        assert!(!veth0.gateway);
+        let up0 = find("up0");
+        assert_eq!(texts(&up0.addresses), ["192.0.2.1"]);
+        assert!(up0.gateway && up0.host_routes.is_empty() && up0.peer.is_none() && !up0.layer3);
+        assert!(find("tun0").layer3);
+        assert_eq!(find("tun0").kind.as_deref(), Some("tun"));
+    });
+}
+
+/// Tentative IPv6 addresses count at once; duplicate address detection takes over a second.
+#[test]
+fn addresses_inside_are_claims() {
+    node(async |node| {
+        let pod = Pod::new();
+        node.ip(&veth("veth0", &pod));
+        node.ip("link set veth0 up");
+        node.until("a peer", |d| d("veth0")?.peer.clone()).await;
+        pod.ip("link set eth0 up");
+        pod.ip("link set lo up");
+        pod.ip("addr add 10.0.0.7/24 dev eth0");
+        node.until_claims("veth0", &["10.0.0.7"]).await;
+
+        let start = Instant::now();
+        pod.ip("addr add fd00::7/64 dev eth0");
+        node.until_claims("veth0", &["10.0.0.7", "fd00::7"]).await;
+        assert!(start.elapsed() < Duration::from_millis(700), "{:?}", start.elapsed());
+
+        pod.ip("addr add 10.0.0.9/24 dev eth0");
+        node.until_claims("veth0", &["10.0.0.7", "10.0.0.9", "fd00::7"]).await;
+        pod.ip("addr del 10.0.0.9/24 dev eth0");
+        node.until_claims("veth0", &["10.0.0.7", "fd00::7"]).await;
+        // A link-local address came too, and lo has 127.0.0.1 and ::1: none is ever a claim.
+        node.quiet().await;
+    });
+}
+
+/// Two host veths of one pod have the same namespace id.
+#[test]
+fn each_of_two_devices_of_a_pod_has_its_own_claims() {
+    node(async |node| {
+        let pod = Pod::new();
+        node.ip(&veth("veth0", &pod));
+        pod.ip("link set eth0 name net0");
+        node.ip(&veth("veth1", &pod));
+        pod.ip("addr add 10.0.0.7/24 dev net0");
+        pod.ip("addr add 10.1.0.7/24 dev eth0");
+        node.until_claims("veth0", &["10.0.0.7"]).await;
+        node.until_claims("veth1", &["10.1.0.7"]).await;
+        let id = |name| node.device(name).peer.as_ref().map(|peer| peer.netnsid);
+        assert_eq!(id("veth0"), id("veth1"));
+    });
+}
+
+#[test]
+fn host_routes_are_followed() {
+    node(async |node| {
+        let (first, second) = (Pod::new(), Pod::new());
+        for (name, pod) in [("veth0", &first), ("veth1", &second)] {
+            node.ip(&veth(name, pod));
+            node.ip(&format!("link set {name} addrgenmode none"));
+            node.ip(&format!("link set {name} up"));
+            pod.ip("link set eth0 up");
+        }
+        node.settle().await;
+        // The kernel makes a /128 route to this one by itself.
+        node.ip("addr add fd00::1/128 dev veth0 nodad");
+        node.ip("route add 10.0.0.7/32 dev veth0");
+        node.ip("-6 route add fd00::7/128 dev veth0");
+        node.ip("route add 10.0.0.8/32 dev veth0 table 100");
+        node.until_host_routes("veth0", &["10.0.0.7", "10.0.0.8", "fd00::7"]).await;
+        node.ip("route del 10.0.0.7/32 dev veth0");
+        node.until_host_routes("veth0", &["10.0.0.8", "fd00::7"]).await;
+        assert!(!node.device("veth0").gateway);
+
+        // The device a route is taken from is not in the event.
+        node.ip("route replace 10.0.0.8/32 dev veth1 table 100");
+        node.until_host_routes("veth1", &["10.0.0.8"]).await;
+        node.until_host_routes("veth0", &["fd00::7"]).await;
+
+        // IPv4 routes through a device that goes down vanish without an event of their own.
+        node.ip("link set veth1 down");
+        node.until_host_routes("veth1", &[]).await;
+    });
+}
+
+#[test]
+fn gateways_are_followed() {
+    node(async |node| {
+        for (name, net) in [("up0", 0), ("up1", 1)] {
+            node.uplink(name);
+            node.ip(&format!("addr add 192.0.{net}.1/24 dev {name}"));
+            node.ip(&format!("addr add fd00:{net}::1/64 dev {name} nodad"));
+        }
+        node.settle().await;
+        node.until_gateways(&[]).await;
+        node.ip("route add default via 192.0.0.254");
+        node.until_gateways(&["up0"]).await;
+        node.ip("route replace default via 192.0.1.254");
+        node.until_gateways(&["up1"]).await;
+        node.ip("route del default");
+        node.until_gateways(&[]).await;
+        node.ip("route add default nexthop via 192.0.0.254 nexthop via 192.0.1.254");
+        node.until_gateways(&["up0", "up1"]).await;
+        node.ip("route del default");
+        node.ip("-6 route add fd01::/16 via fd00:1::9 table 100");
+        node.until_gateways(&["up1"]).await;
+        node.ip("-6 route flush table 100");
+        node.until_gateways(&[]).await;
+        node.ip("route add 198.51.100.0/24 via inet6 fd00:0::9");
+        node.until_gateways(&["up0"]).await;
+        node.ip("route del 198.51.100.0/24");
+        node.until_gateways(&[]).await;
+
+        // The deletion of a nexthop object takes IPv4 routes along without an event of their own.
+        node.ip("nexthop add id 5 via 192.0.1.254 dev up1");
+        node.ip("route add 198.51.100.0/24 nhid 5");
+        node.until_gateways(&["up1"]).await;
+        node.ip("nexthop del id 5");
+        node.until_gateways(&[]).await;
+
+        // Before Linux 6.6, so does the deletion of their preferred source, on any device.
+        node.ip("route add default via 192.0.0.254 src 192.0.1.1");
+        node.until_gateways(&["up0"]).await;
+        node.ip("addr del 192.0.1.1/24 dev up1");
+        node.until_gateways(&[]).await;
+    });
+}
+
+#[test]
+fn bridge_ports_keep_their_peer() {
+    node(async |node| {
+        let pod = Pod::new();
+        node.ip("link add cni0 type bridge");
+        node.ip(&veth("veth0", &pod));
+        pod.ip("addr add 10.0.0.7/24 dev eth0");
+        node.until_claims("veth0", &["10.0.0.7"]).await;
+        node.quiet().await;
+        let before = node.log.len();
+        for change in ["master cni0", "up", "type bridge_slave hairpin on", "down", "nomaster"] {
+            node.ip(&format!("link set veth0 {change}"));
+            node.take().await;
+        }
+        assert_eq!(claims(node.device("veth0")), ["10.0.0.7"]);
+        let veth0 = node.device("veth0").index;
+        let lost = |change: &&DeviceChange| match change {
+            DeviceChange::Seen(device) => device.index == veth0 && device.peer.is_none(),
+            DeviceChange::Gone(index) => *index == veth0,
+        };
+        assert_eq!(node.log[before..].iter().find(lost), None);
+    });
+}
+
+/// The same name, the same index of the peer and the same namespace id: only the end of the first
+/// device tells the two apart.
+#[test]
+fn a_reused_index_is_gone_before_it_is_seen() {
+    node(async |node| {
+        let pod = Pod::new();
+        node.ip(&format!("{} index 800", veth("veth0 index 900", &pod)));
+        pod.ip("addr add 10.0.0.7/24 dev eth0");
+        node.until_claims("veth0", &["10.0.0.7"]).await;
+        let first = node.device("veth0").clone();
+
+        let before = node.log.len();
+        node.ip("link del veth0");
+        node.ip(&format!("{} index 800", veth("veth0 index 900", &pod)));
+        pod.ip("addr add 10.0.0.8/24 dev eth0");
+        node.until_claims("veth0", &["10.0.0.8"]).await;
+        let peer = |device: &Device| device.peer.as_ref().map(|peer| (peer.netnsid, peer.index));
+        assert_eq!(peer(node.device("veth0")), peer(&first), "not the test it should be");
+        assert_eq!(node.log.get(before), Some(&DeviceChange::Gone(IfIndex(900))));
+    });
+}
+
+#[test]
+fn a_peer_that_moves_is_followed() {
+    node(async |node| {
+        let (first, second) = (Pod::new(), Pod::new());
+        // Both have ids already: no event about an id gives the moves away.
+        for (name, pod) in [("veth1", &first), ("veth2", &second)] {
+            node.ip(&veth(name, pod));
+            node.until_claims(name, &[]).await;
+        }
+        let id = |node: &Node, name| node.device(name).peer.as_ref().map(|peer| peer.netnsid);
+        let (of_first, of_second) = (id(node, "veth1"), id(node, "veth2"));
+        node.ip("link add veth0 type veth peer name end0");
+        node.until("both ends", |d| d("veth0").and(d("end0")).cloned()).await;
+        assert_eq!(node.device("veth0").peer, None, "both ends are on the node");
+
+        node.ip(&format!("link set end0 netns {}", first.path()));
+        node.until_claims("veth0", &[]).await;
+        assert_eq!(id(node, "veth0"), of_first);
+        first.ip(&format!("link set end0 netns {}", second.path()));
+        node.until("another peer", |d| {
+            let peer = d("veth0")?.peer.clone()?;
+            (Some(peer.netnsid) == of_second).then_some(())
+        })
+        .await;
+        second.ip("addr add 10.0.0.8/24 dev end0");
+        node.until_claims("veth0", &["10.0.0.8"]).await;
+
+        second.ip(&format!("link set end0 netns {}", node.path()));
+        let home = |d: &Find<'_>| d("end0").filter(|_| d("veth0").is_some_and(unpaired)).cloned();
+        node.until("end0 back on the node", home).await;
+    });
+}
+
+/// More events than the buffer holds while nobody listens; an index is reused among them.
+#[test]
+fn lost_events_lead_to_reading_everything() {
+    node(async |node| {
+        let (first, second) = (Pod::new(), Pod::new());
+        node.ip(&veth("veth0 index 900", &first));
+        node.until("a peer", |d| d("veth0")?.peer.clone()).await;
+        node.uplink("flood0");
+        node.until("flood0", |d| d("flood0").cloned()).await;
+
+        let flood: String = (0..8_000)
+            .map(|number| {
+                let address = Ipv4Addr::from_bits(0x0b00_0000 + number);
+                format!("addr add {address}/32 dev flood0\naddr del {address}/32 dev flood0\n")
+            })
+            .collect();
+        ip_batch(&flood);
+        let before = node.log.len();
+        node.ip("link del veth0");
+        node.ip(&veth("veth1 index 900", &second));
+        second.ip("addr add 10.0.0.8/24 dev eth0");
+        node.until_claims("veth1", &["10.0.0.8"]).await;
+        assert!(node.monitor.resyncs() > 0, "the buffer held everything: flood more");
+        assert_eq!(node.log.get(before), Some(&DeviceChange::Gone(IfIndex(900))));
+        assert!(node.device("flood0").addresses.is_empty());
+        node.ip("link del veth1");
+        node.until_absent("veth1").await;
+    });
+}
+
+/// Namespaces come and go, and their ids are reused at once. Each pod's device and address carry
+/// one number: a claim read from a namespace that took over the id would carry another.
+#[test]
+fn a_claim_is_never_another_pods() {
+    const CHURNERS: u32 = 2;
+    node(async |node| {
+        let path = node.path();
+        let churners: Vec<_> =
+            (0..CHURNERS).map(|first| churn(path.clone(), first, CHURNERS)).collect();
+        let mut seen = BTreeMap::new();
+        while churners.iter().any(|churner| !churner.is_finished()) {
+            for change in node.take().await {
+                let DeviceChange::Seen(Device { name, peer: Some(peer), .. }) = change else {
+                    continue;
+                };
+                let number = name.trim_start_matches("veth").parse().expect("a number");
+                for claim in &peer.claims {
+                    assert_eq!(*claim, churn_address(number), "{name}: {peer:?}");
+                    seen.insert(number, peer.netnsid);
+                }
+            }
+        }
+        let made: u32 = churners.into_iter().map(|churner| churner.join().expect("pods")).sum();
+        let ids: BTreeSet<_> = seen.values().collect();
+        println!("{made} pods made, {} seen with their claim, {} ids", seen.len(), ids.len());
+        assert!(seen.len() > 50, "too few claims seen to say anything: {}", seen.len());
+        assert!(ids.len() * 3 < seen.len(), "the ids were not reused: {ids:?}");
+        let end = Instant::now() + PATIENCE;
+        while node.devices.len() > 1 {
+            assert!(Instant::now() < end, "left: {:?}", node.devices);
+            node.take().await;
+        }
+    });
+}
+
+#[test]
+fn a_missing_capability_is_named() {
+    // linux/capability.h
+    for (capability, name) in [(12, "CAP_NET_ADMIN"), (11, "CAP_NET_BROADCAST")] {
+        in_thread(move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("needs root");
+            drop_capability(capability);
+            let opened = runtime().block_on(async { Monitor::open() });
+            let error = opened.expect_err("refused");
+            assert!(error.to_string().contains(name), "{error}");
+            assert!(matches!(error, LinksError::Capability { .. }), "{error}");
+        });
+    }
+}
+
+// === The node: a namespace, a monitor, and what it reported ===
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+struct Node {
+    monitor: Monitor,
+    devices: BTreeMap<IfIndex, Device>,
+    log: Vec<DeviceChange>,
+}
+
+type Find<'a> = dyn Fn(&str) -> Option<&'a Device> + 'a;
+
+/// Runs a test in a namespace of its own, which ends with it.
+fn node(test: impl AsyncFnOnce(&mut Node) + Send + 'static) {
+    in_thread(|| {
+        unshare(CloneFlags::CLONE_NEWNET).expect("needs root");
+        in_runtime(test);
+    });
+}
+
+fn in_thread(action: impl FnOnce() + Send + 'static) {
+    thread::spawn(action).join().unwrap_or_else(|cause| panic::resume_unwind(cause));
+}
+
+fn in_runtime(test: impl AsyncFnOnce(&mut Node)) {
+    runtime().block_on(async {
+        let mut monitor = Monitor::open().expect("a monitor");
+        let devices = monitor.devices().expect("devices");
+        let devices = devices.into_iter().map(|device| (device.index, device)).collect();
+        test(&mut Node { monitor, devices, log: Vec::new() }).await;
+    });
+}
+
+fn runtime() -> runtime::Runtime {
+    runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+impl Node {
+    fn ip(&self, arguments: &str) {
+        run("ip", arguments);
+    }
+
+    /// A device with a carrier and without a pod.
+    fn uplink(&self, name: &str) {
+        self.ip(&format!("link add {name} type veth peer name x-{name}"));
+        self.ip(&format!("link set {name} addrgenmode none"));
+        self.ip(&format!("link set {name} up"));
+        self.ip(&format!("link set x-{name} up"));
+    }
+
+    /// The namespace, for `ip link set … netns`.
+    fn path(&self) -> String {
+        format!("/proc/{}/task/{}/ns/net", process::id(), gettid())
+    }
+
+    fn device(&self, name: &str) -> &Device {
+        find(&self.devices, name).unwrap_or_else(|| panic!("{name} in {:#?}", self.devices))
+    }
+
+    /// What is reported next; nothing when all is quiet for a moment.
+    async fn take(&mut self) -> Vec<DeviceChange> {
+        let next = time::timeout(Duration::from_millis(50), self.monitor.next()).await;
+        let Ok(changes) = next else { return Vec::new() };
+        let changes = changes.expect("no error");
+        assert!(!changes.is_empty());
+        for change in &changes {
+            match change {
+                DeviceChange::Gone(index) => {
+                    assert!(self.devices.remove(index).is_some(), "{index:?} was never seen");
+                }
+                DeviceChange::Seen(device) => {
+                    let before = self.devices.insert(device.index, device.clone());
+                    assert_ne!(before.as_ref(), Some(device), "reported without a difference");
+                }
+            }
+        }
+        self.log.extend(changes.clone());
+        changes
+    }
+
+    /// Waits out what the kernel tells late, carriers above all. Such an event would make up for
+    /// one that was missed.
+    async fn settle(&mut self) {
+        let end = Instant::now() + Duration::from_millis(1500);
+        while Instant::now() < end {
+            self.take().await;
+        }
+    }
+
+    async fn quiet(&mut self) {
+        assert_eq!(self.take().await, []);
+    }
+
+    async fn until<T>(&mut self, what: &str, wanted: impl Fn(&Find<'_>) -> Option<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = wanted(&|name: &str| find(&self.devices, name)) {
+                return found;
+            }
+            assert!(Instant::now() < end, "no {what} in {:#?}", self.devices);
+            self.take().await;
+        }
+    }
+
+    async fn until_absent(&mut self, name: &str) {
+        let absent = |d: &Find<'_>| d(name).is_none().then_some(());
+        self.until(&format!("end of {name}"), absent).await;
+    }
+
+    async fn until_claims(&mut self, name: &str, wanted: &[&str]) {
+        let what = format!("{name} with claims {wanted:?}");
+        self.until(&what, |d| {
+            let device = d(name).filter(|device| device.peer.is_some())?;
+            (claims(device) == wanted).then_some(())
+        })
+        .await;
+    }
+
+    async fn until_host_routes(&mut self, name: &str, wanted: &[&str]) {
+        let what = format!("{name} with host routes {wanted:?}");
+        self.until(&what, |d| (texts(&d(name)?.host_routes) == wanted).then_some(())).await;
+    }
+
+    async fn until_gateways(&mut self, wanted: &[&str]) {
+        self.until(&format!("gateways behind {wanted:?} only"), |d| {
+            let (up0, up1) = (d("up0")?, d("up1")?);
+            let found = [up0, up1].into_iter().filter(|device| device.gateway);
+            found.map(|device| device.name.as_str()).eq(wanted.iter().copied()).then_some(())
+        })
+        .await;
+    }
+}
+
+fn find<'a>(devices: &'a BTreeMap<IfIndex, Device>, name: &str) -> Option<&'a Device> {
+    devices.values().find(|device| device.name == name)
+}
+
+fn unpaired(device: &Device) -> bool {
+    device.peer.is_none()
+}
+
+fn claims(device: &Device) -> Vec<String> {
+    texts(&device.peer.as_ref().expect("a peer").claims)
+}
+
+fn texts(addresses: &[IpAddr]) -> Vec<String> {
+    addresses.iter().map(ToString::to_string).collect()
+}
+
+// === Pods: namespaces held by a file descriptor ===
+
+struct Pod(File);
+
+impl Pod {
+    fn new() -> Self {
+        let make = || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("needs root");
+            File::open("/proc/thread-self/ns/net").expect("the new namespace")
+        };
+        Self(thread::spawn(make).join().expect("a namespace"))
+    }
+
+    fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", process::id(), self.0.as_raw_fd())
+    }
+
+    fn ip(&self, arguments: &str) {
+        self.within(|| run("ip", arguments));
+    }
+
+    fn index(&self, name: &str) -> u32 {
+        self.within(|| nix::net::if_::if_nametoindex(name).expect("a device"))
+    }
+
+    fn within<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                setns(&self.0, CloneFlags::CLONE_NEWNET).expect("needs root");
+                action()
+            });
+            inside.join().unwrap_or_else(|cause| panic::resume_unwind(cause))
+        })
+    }
+}
+
+/// Arguments of `ip` for a veth whose peer is eth0 in the pod.
+fn veth(name: &str, pod: &Pod) -> String {
+    format!("link add {name} type veth peer name eth0 netns {}", pod.path())
+}
+
+/// Makes pods for three seconds, keeping the last few, and says how many.
+fn churn(node: String, first: u32, step: u32) -> JoinHandle<u32> {
+    thread::spawn(move || {
+        let node = File::open(node).expect("the node's namespace");
+        setns(&node, CloneFlags::CLONE_NEWNET).expect("needs root");
+        let end = Instant::now() + Duration::from_secs(3);
+        let mut alive: VecDeque<(Pod, IpAddr)> = VecDeque::new();
+        let mut made = 0;
+        while Instant::now() < end {
+            let number = first + made * step;
+            let pod = Pod::new();
+            run("ip", &veth(&format!("veth{number}"), &pod));
+            let address = churn_address(number);
+            pod.ip(&format!("addr add {address}/32 dev eth0"));
+            alive.push_back((pod, address));
+            if alive.len() > 2
+                && let Some((old, address)) = alive.pop_front()
+            {
+                // An event in its last moment, so that it is read while it dies.
+                old.ip(&format!("addr del {address}/32 dev eth0"));
+            }
+            made += 1;
+        }
+        made
+    })
+}
+
+fn churn_address(number: u32) -> IpAddr {
+    Ipv4Addr::from_bits(0x0a00_0000 + number).into()
+}
+
+fn run(program: &str, arguments: &str) {
+    let output = Command::new(program)
+        .args(arguments.split(' '))
+        .output()
+        .expect("the program is installed");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments}: {said}");
+}
+
+fn ip_batch(lines: &str) {
+    let mut child =
+        Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().expect("ip starts");
+    let mut input = child.stdin.take().expect("a pipe");
+    input.write_all(lines.as_bytes()).expect("ip reads");
+    drop(input);
+    assert!(child.wait().expect("ip ends").success(), "ip -batch: {lines:.200}");
+}
+
+/// Takes one of the first 32 capabilities from the calling thread.
+fn drop_capability(capability: u32) {
+    // Version 3 and the calling thread.
+    let mut header = [0x2008_0522_u32, 0];
+    // Effective, permitted, inheritable; then the same for capabilities from 32 on.
+    let mut sets = [0u32; 6];
+    // SAFETY: both arrays have the size and layout that version 3 means.
+    let got = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) };
+    assert_eq!(got, 0);
+    sets[0] &= !(1 << capability);
+    // SAFETY: as above.
+    let set = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), sets.as_ptr()) };
+    assert_eq!(set, 0);
+}

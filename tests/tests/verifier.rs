@@ -1,0 +1,98 @@
+//! The kernel accepts the four programs, within bounds.
+
+use np_agent::dataplane::{self, AttachError, DataplaneError, Options, Side};
+use np_common::direction::Hook;
+use np_tests::bpf::{self, program_size};
+use np_tests::sandbox::{ifindex, ip, sandbox};
+
+/// The verifier gives up at a million instructions walked and 512 bytes of stack. Older kernels
+/// walk more than new ones for the same program, so there must be room.
+#[test]
+fn every_program_is_accepted_with_room_to_spare() {
+    sandbox(|pin_dir| {
+        let opened = dataplane::open(&Options { pin_dir: pin_dir.to_owned() })?;
+        println!("program      instructions  machine code  verified  stack");
+        for hook in Hook::ALL {
+            let size = program_size(&opened.attacher.program(hook))?;
+            let instructions = size.translated / 8;
+            let (name, jited) = (hook.name(), size.jited);
+            let (verified, stack) = (size.verified, size.stack);
+            println!("{name:<12} {instructions:>12} {jited:>11} B {verified:>9} {stack:>4} B");
+            assert!(instructions < 4096, "{name}: the limit of kernels before 5.2");
+            assert!(verified < 100_000, "{name}: {verified} instructions walked");
+            assert!(stack <= 400, "{name}: {stack} bytes of stack");
+        }
+        Ok(())
+    });
+}
+
+/// The deployment grants these three and no more; in particular not SYS_ADMIN.
+#[test]
+fn three_capabilities_suffice_to_load_and_attach() {
+    sandbox(|pin_dir| {
+        ip("link add veth0 type veth peer name veth1")?;
+        let device = ifindex("veth0")?;
+        keep_capabilities(&[CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON])?;
+        let options = Options { pin_dir: pin_dir.to_owned() };
+        for side in [Side::Pod, Side::Uplink] {
+            let mut opened = dataplane::open(&options)?;
+            opened.attacher.attach(device, side)?;
+            assert_eq!(opened.attacher.order(device)?[0].ours, Some(0));
+        }
+        let gone = np_agent::model::IfIndex(4242);
+        let mut opened = dataplane::open(&options)?;
+        let error = opened.attacher.attach(gone, Side::Pod).expect_err("no such device");
+        assert!(matches!(error, AttachError::Gone(ifindex) if ifindex == gone), "{error}");
+        dataplane::cleanup(pin_dir)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn each_missing_capability_is_named() {
+    let all = [(CAP_BPF, "BPF"), (CAP_NET_ADMIN, "NET_ADMIN"), (CAP_PERFMON, "PERFMON")];
+    for (missing, name) in all {
+        sandbox(move |pin_dir| {
+            let kept: Vec<_> =
+                all.into_iter().map(|(cap, _)| cap).filter(|c| *c != missing).collect();
+            keep_capabilities(&kept)?;
+            let error = dataplane::open(&Options { pin_dir: pin_dir.to_owned() })
+                .expect_err("the capability is missing");
+            assert!(matches!(error, DataplaneError::Capabilities(_)), "{error}");
+            let expected = format!("missing capabilities: CAP_{name}; grant them or run as root");
+            assert_eq!(error.to_string(), expected);
+            Ok(())
+        });
+    }
+}
+
+const CAP_PERFMON: u32 = 38;
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_BPF: u32 = 39;
+
+/// Takes every other capability from this thread.
+fn keep_capabilities(kept: &[u32]) -> anyhow::Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    let mask = |word: u32| -> u32 {
+        kept.iter().filter(|cap| **cap / 32 == word).map(|cap| 1 << (cap % 32)).sum()
+    };
+    let header = Header { version: 0x2008_0522, pid: 0 };
+    // Effective, permitted, inheritable of the low word, then of the high one.
+    let data = [mask(0), mask(0), 0, mask(1), mask(1), 0];
+    // SAFETY: header and data are laid out as capset(2) of version 3 wants them.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    anyhow::ensure!(result == 0, "capset: {}", std::io::Error::last_os_error());
+    Ok(())
+}
+
+/// A program of two instructions is what the others are measured against elsewhere; it must load
+/// the same way.
+#[test]
+fn a_raw_program_loads() {
+    let program = bpf::load("empty", &bpf::returns(-1)).expect("loads");
+    assert_eq!(program_size(&program).expect("has a size").translated, 16);
+}
