@@ -1,8 +1,24 @@
 //! Everything a test of np-agent needs that np-agent itself must not contain.
+//!
+//! Bottom up: [`netns`] owns network namespaces, [`topology`] wires them into a cluster of nodes,
+//! pods and outside hosts, [`proxy`] writes the rules kube-proxy would write there, [`probe`] sends
+//! real traffic, [`agent`] runs one real np-agent per node. [`story`] ties a policy to the
+//! reachability it must give, [`demo`] plays all stories for a reader.
+//!
+//! Namespaces, processes and pins belong to values: whatever ends a test, `Drop` takes them away.
 
+pub mod address;
+pub mod agent;
 pub mod bpf;
+pub mod demo;
 pub mod generate;
+pub mod manifests;
+pub mod netns;
 pub mod oracle;
+pub mod probe;
+pub mod proxy;
 pub mod sandbox;
 pub mod simulation;
+pub mod story;
+pub mod topology;
 pub mod wire;

@@ -1,0 +1,269 @@
+//! Real np-agent processes, one per node, each with pins of its own, over one directory of
+//! manifests.
+//!
+//! An edit is a file replaced as a whole (written aside, then renamed), and it is in force when
+//! every agent says so: its count of batches rose and it is ready again.
+
+mod process;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+pub use process::{Agent, agent_binary};
+
+use crate::manifests;
+use crate::topology::Cluster;
+
+/// The file the harness writes policies to.
+pub const POLICIES: &str = "policies.yaml";
+
+/// How long an agent may take to be ready, or to apply an edit, on a busy machine.
+const SETTLE: Duration = Duration::from_secs(15);
+
+/// An agent's status document, as far as the harness reads it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Status {
+    pub ready: bool,
+    pub batches: u64,
+    pub devices: Vec<DeviceStatus>,
+    pub endpoints: Vec<EndpointStatus>,
+    pub counters: Vec<Counter>,
+    pub invalid: Vec<InvalidObject>,
+    pub diagnostics: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct DeviceStatus {
+    pub name: String,
+    pub ifindex: u32,
+    pub role: String,
+    pub attached: bool,
+    pub pod: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct EndpointStatus {
+    pub pod: String,
+    pub ingress: Isolation,
+    pub egress: Isolation,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Isolation {
+    pub isolated: bool,
+    pub policies: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Counter {
+    pub hook: String,
+    pub reason: String,
+    pub action: String,
+    pub packets: u64,
+}
+
+/// What the user is told about something malformed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct InvalidObject {
+    pub file: String,
+    pub line: Option<u32>,
+    pub column: Option<u32>,
+    pub object: Option<String>,
+    pub field: Option<String>,
+    pub value: Option<String>,
+    pub problem: String,
+    pub remedy: Option<String>,
+}
+
+/// The agents of a cluster and the manifests they read.
+#[derive(Debug)]
+pub struct Agents {
+    // Dropped in this order: agents clean up before their pins' and sockets' directories go.
+    agents: Vec<Agent>,
+    pins: Pins,
+    files: tempfile::TempDir,
+}
+
+impl Agents {
+    /// Writes the cluster's manifests and starts an agent on every node.
+    pub fn start(cluster: &Cluster) -> Result<Self> {
+        let binary = agent_binary()?;
+        let pins = Pins::new()?;
+        let files = tempfile::Builder::new()
+            .prefix("np-tests-")
+            .tempdir()
+            .context("make a directory for manifests")?;
+        let manifests = files.path().join("manifests");
+        fs::create_dir(&manifests).context("make the directory of manifests")?;
+        for (name, content) in manifests::files(&cluster.spec) {
+            replace(&manifests, name, &content)?;
+        }
+        let mut agents = Vec::new();
+        for node in &cluster.spec.nodes {
+            let run_dir = files.path().join(node.name);
+            fs::create_dir(&run_dir).with_context(|| format!("make {}", run_dir.display()))?;
+            let inside = cluster.namespace(node.name)?.clone();
+            let pin_dir = pins.0.join(node.name);
+            agents.push(Agent::new(node.name, &binary, inside, &manifests, pin_dir, run_dir));
+        }
+        let mut started = Self { agents, pins, files };
+        for agent in &mut started.agents {
+            agent.start()?;
+        }
+        for agent in &mut started.agents {
+            agent.wait_ready(SETTLE)?;
+        }
+        Ok(started)
+    }
+
+    pub fn on(&mut self, node: &str) -> Result<&mut Agent> {
+        self.agents
+            .iter_mut()
+            .find(|agent| agent.node() == node)
+            .with_context(|| format!("no agent runs on {node}"))
+    }
+
+    pub fn each(&self) -> impl Iterator<Item = &Agent> {
+        self.agents.iter()
+    }
+
+    pub fn manifests(&self) -> PathBuf {
+        self.files.path().join("manifests")
+    }
+
+    pub fn pins(&self) -> &Path {
+        &self.pins.0
+    }
+
+    /// Replaces one file of the manifests (`None` removes it) and waits until every agent has
+    /// applied or refused it. A file that is already so is left alone.
+    pub fn apply(&mut self, file: &str, content: Option<&str>) -> Result<Duration> {
+        let path = self.manifests().join(file);
+        let present = fs::read_to_string(&path).ok();
+        if present.as_deref() == content {
+            return Ok(Duration::ZERO);
+        }
+        let before: Vec<u64> = self
+            .agents
+            .iter_mut()
+            .map(|agent| agent.status().map(|status| status.batches))
+            .collect::<Result<_>>()?;
+        let start = Instant::now();
+        match content {
+            Some(content) => replace(&self.manifests(), file, content)?,
+            None => fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?,
+        }
+        for (agent, before) in self.agents.iter_mut().zip(before) {
+            agent
+                .wait(SETTLE, |status| status.batches > before && status.ready)
+                .with_context(|| format!("the edit of {file} is not in force"))?;
+        }
+        Ok(start.elapsed())
+    }
+
+    /// Packets counted on all nodes for reasons that contain a word.
+    pub fn counted(&mut self, reason: &str) -> Result<u64> {
+        let mut sum = 0;
+        for agent in &mut self.agents {
+            let counters = agent.status()?.counters;
+            sum += counters
+                .iter()
+                .filter(|counter| counter.reason.contains(reason))
+                .map(|counter| counter.packets)
+                .sum::<u64>();
+        }
+        Ok(sum)
+    }
+}
+
+/// Replaces a file as a whole: no reader sees half of it.
+fn replace(directory: &Path, name: &str, content: &str) -> Result<()> {
+    let aside = directory.with_extension("new");
+    fs::write(&aside, content).with_context(|| format!("write {}", aside.display()))?;
+    let target = directory.join(name);
+    fs::rename(&aside, &target).with_context(|| format!("replace {}", target.display()))
+}
+
+/// This program's own directory on the bpffs.
+#[derive(Debug)]
+struct Pins(PathBuf);
+
+impl Pins {
+    fn new() -> Result<Self> {
+        let root = Path::new("/sys/fs/bpf");
+        mount_bpffs(root)?;
+        sweep(root)?;
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = root.join(format!("{PIN_PREFIX}{}-{number}", std::process::id()));
+        fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        remove_pins(&self.0);
+    }
+}
+
+const PIN_PREFIX: &str = "np-demo-";
+
+fn mount_bpffs(root: &Path) -> Result<()> {
+    let magic = nix::sys::statfs::statfs(root)
+        .with_context(|| format!("look at {}: is this kernel built with BPF?", root.display()))?;
+    if magic.filesystem_type() == nix::sys::statfs::BPF_FS_MAGIC {
+        return Ok(());
+    }
+    nix::mount::mount(
+        Some("bpf"),
+        root,
+        Some("bpf"),
+        nix::mount::MsFlags::empty(),
+        None::<&str>,
+    )
+    .with_context(|| format!("mount a bpffs at {}", root.display()))
+}
+
+/// Removes pins of earlier runs that were killed before they could do it themselves.
+fn sweep(root: &Path) -> Result<()> {
+    for entry in fs::read_dir(root).with_context(|| format!("list {}", root.display()))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let owner = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(PIN_PREFIX))
+            .and_then(|rest| rest.split('-').next())
+            .and_then(|pid| pid.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            remove_pins(&entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// Removing a pinned link detaches its program. The devices are gone or go with us.
+fn remove_pins(path: &Path) {
+    if let Err(error) = fs::remove_dir_all(path) {
+        eprintln!("cannot remove the pins under {}: {error}", path.display());
+    }
+}
+
+/// Waits for a condition, looking often.
+fn poll<T>(within: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let end = Instant::now() + within;
+    loop {
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        if Instant::now() > end {
+            bail!("not within {within:?}");
+        }
+        std::thread::sleep(Duration::from_millis(4));
+    }
+}

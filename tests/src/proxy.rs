@@ -1,0 +1,233 @@
+//! Services as kube-proxy makes them: the same chains, marks and masquerading, so that whatever the
+//! agent sees here it sees on a real node.
+//!
+//! [`iptables`] and [`nftables`] write the rules of kube-proxy's two modes from one [`Service`].
+//! Host ports and the masquerading of pods towards the internet are not kube-proxy's: the portmap
+//! plugin and ip-masq-agent write them, with iptables in either mode ([`node`]).
+
+mod iptables;
+mod nftables;
+mod node;
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+use ipnet::IpNet;
+
+use crate::address::Family;
+use crate::netns::Namespace;
+use crate::topology::{NodeSpec, Spec};
+
+/// kube-proxy's mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Iptables,
+    Nftables,
+}
+
+impl Mode {
+    pub const ALL: [Mode; 2] = [Mode::Iptables, Mode::Nftables];
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Iptables => "iptables",
+            Mode::Nftables => "nftables",
+        })
+    }
+}
+
+impl FromStr for Mode {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "iptables" => Ok(Mode::Iptables),
+            "nftables" => Ok(Mode::Nftables),
+            other => bail!("no proxy mode is named {other}: use iptables or nftables"),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl Protocol {
+    fn lower(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExternalTrafficPolicy {
+    /// Every node forwards to any endpoint, with its own address as the source.
+    Cluster,
+    /// A node forwards to its own endpoints only and keeps the client's address.
+    Local,
+}
+
+#[derive(Clone, Debug)]
+pub struct ServicePort {
+    pub name: &'static str,
+    pub protocol: Protocol,
+    pub port: u16,
+    pub target_port: u16,
+    pub node_port: Option<u16>,
+}
+
+/// A Service with a cluster address in both families.
+#[derive(Clone, Debug)]
+pub struct Service {
+    pub name: &'static str,
+    pub namespace: &'static str,
+    pub address: Ipv4Addr,
+    pub ports: Vec<ServicePort>,
+    pub external_traffic_policy: ExternalTrafficPolicy,
+    /// Names of the pods behind it.
+    pub endpoints: Vec<&'static str>,
+}
+
+/// Writes all rules of a node.
+pub fn install(spec: &Spec, node: &NodeSpec, mode: Mode, inside: &Namespace) -> Result<()> {
+    for family in Family::BOTH {
+        let view = View::new(spec, node, family);
+        match mode {
+            Mode::Iptables => {
+                restore(inside, family, &iptables::rules(&view))?;
+            }
+            Mode::Nftables => {
+                inside.feed("nft", &["-f", "-"], &nftables::rules(&view))?;
+            }
+        }
+        restore(inside, family, &node::rules(spec, node, family))?;
+    }
+    Ok(())
+}
+
+/// The names the cluster's DNS answers for, with their IPv4 addresses.
+pub fn zone(spec: &Spec) -> Vec<(String, Ipv4Addr)> {
+    spec.services
+        .iter()
+        .map(|s| (format!("{}.{}.svc.cluster.local", s.name, s.namespace), s.address))
+        .collect()
+}
+
+fn restore(inside: &Namespace, family: Family, rules: &str) -> Result<()> {
+    let program = match family {
+        Family::V4 => "iptables-restore",
+        Family::V6 => "ip6tables-restore",
+    };
+    inside.feed(program, &["--noflush"], rules).map(drop)
+}
+
+/// What kube-proxy on one node knows, in one family, resolved to addresses.
+struct View {
+    family: Family,
+    cluster_block: IpNet,
+    node_address: String,
+    ports: Vec<PortView>,
+}
+
+/// One port of one Service.
+struct PortView {
+    /// `namespace/name:port`, as kube-proxy's comments have it.
+    title: String,
+    /// `namespace/name/protocol/port`, as the names of its nftables chains have it.
+    path: String,
+    /// The 16 letters that stand for the port in names of chains.
+    hash: String,
+    protocol: &'static str,
+    cluster_ip: String,
+    port: u16,
+    node_port: Option<u16>,
+    local_only: bool,
+    endpoints: Vec<EndpointView>,
+}
+
+struct EndpointView {
+    hash: String,
+    ip: String,
+    /// With brackets around an IPv6 address.
+    ip_port: String,
+    port: u16,
+    local: bool,
+}
+
+impl View {
+    fn new(spec: &Spec, node: &NodeSpec, family: Family) -> Self {
+        let ports = spec.services.iter().flat_map(|service| {
+            service.ports.iter().map(|port| PortView::new(spec, node, family, service, port))
+        });
+        Self {
+            family,
+            cluster_block: family.block(spec.pod_range),
+            node_address: family.address(node.address).to_string(),
+            ports: ports.collect(),
+        }
+    }
+}
+
+impl PortView {
+    fn new(
+        spec: &Spec,
+        node: &NodeSpec,
+        family: Family,
+        service: &Service,
+        port: &ServicePort,
+    ) -> Self {
+        let title = format!("{}/{}:{}", service.namespace, service.name, port.name);
+        let protocol = port.protocol.lower();
+        let endpoints = service.endpoints.iter().filter_map(|name| {
+            let pod = spec.pod(name)?;
+            let ip = family.address(spec.address(name)?);
+            let ip_port = std::net::SocketAddr::new(ip, port.target_port).to_string();
+            Some(EndpointView {
+                hash: hash(&format!("{title}{protocol}{ip_port}")),
+                ip: ip.to_string(),
+                ip_port,
+                port: port.target_port,
+                local: pod.node == node.name,
+            })
+        });
+        Self {
+            path: format!("{}/{}/{protocol}/{}", service.namespace, service.name, port.name),
+            hash: hash(&format!("{title}{protocol}")),
+            protocol,
+            cluster_ip: family.address(service.address).to_string(),
+            port: port.port,
+            node_port: port.node_port,
+            local_only: service.external_traffic_policy == ExternalTrafficPolicy::Local,
+            endpoints: endpoints.collect(),
+            title,
+        }
+    }
+
+    fn local_endpoints(&self) -> Vec<&EndpointView> {
+        self.endpoints.iter().filter(|endpoint| endpoint.local).collect()
+    }
+}
+
+/// Sixteen letters of base 32, as in kube-proxy's names; which hash they come from shows nowhere.
+fn hash(text: &str) -> String {
+    let mut state = 0xcbf2_9ce4_8422_2325_u64;
+    let mut letters = String::new();
+    for round in 0..2_u8 {
+        for byte in text.bytes().chain([round]) {
+            state = (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        for digit in 0..8 {
+            let index = (state >> (20 + 5 * digit)) & 31;
+            letters.push(char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[index as usize]));
+        }
+    }
+    letters
+}

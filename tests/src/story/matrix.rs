@@ -1,0 +1,306 @@
+//! A reachability matrix: written down by hand as a small table, then probed.
+//!
+//! ```text
+//!           svc-b:443      pod-b-1:8443  pod-b-1:443
+//! pod-a     yes@pod-a      yes           no
+//! other     no             no            .
+//! ```
+//!
+//! Rows are sources, columns `destination:port` (`:53/udp`, `:icmp`). `yes`: answered. `yes@NAME`:
+//! answered, and the server saw NAME's address. `no`: a time-out, nothing else. `.`: not probed.
+//! A destination that is spread over endpoints is probed several times, and all must agree.
+
+use std::thread;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::address::Family;
+use crate::probe::{IMPATIENCE, Kind, Outcome, PATIENCE, Reply, probe};
+use crate::topology::{Cluster, Spec};
+
+/// How often a destination with several endpoints is probed.
+const SPREAD: usize = 6;
+
+/// Where a column's probes go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub name: String,
+    pub kind: Kind,
+    /// As written: `svc-b:443`.
+    pub text: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Answered; the server saw the address of the one named, if one is.
+    Yes(Option<String>),
+    /// A time-out.
+    No,
+}
+
+/// What is expected: `None` where nothing is probed.
+#[derive(Clone, Debug)]
+pub struct Table {
+    pub targets: Vec<Target>,
+    pub rows: Vec<(String, Vec<Option<Expected>>)>,
+}
+
+/// What one cell gave in one family.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    pub family: Family,
+    pub outcomes: Vec<Outcome>,
+    /// The source address that was expected, if one was.
+    pub source: Option<std::net::IpAddr>,
+    pub agrees: bool,
+}
+
+/// A probed cell. `observed` has one entry per family.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    pub expected: Expected,
+    pub observed: Vec<Observed>,
+}
+
+impl Cell {
+    pub fn agrees(&self) -> bool {
+        self.observed.iter().all(|observed| observed.agrees)
+    }
+}
+
+/// A table's outcome, in its shape.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    pub targets: Vec<Target>,
+    pub rows: Vec<(String, Vec<Option<Cell>>)>,
+}
+
+impl Matrix {
+    pub fn cells(&self) -> impl Iterator<Item = (&str, &Target, &Cell)> {
+        self.rows.iter().flat_map(move |(from, cells)| {
+            self.targets
+                .iter()
+                .zip(cells)
+                .filter_map(move |(to, cell)| Some((from.as_str(), to, cell.as_ref()?)))
+        })
+    }
+
+    /// Probed cells, one per family.
+    pub fn probed(&self) -> usize {
+        self.cells().map(|(_, _, cell)| cell.observed.len()).sum()
+    }
+
+    pub fn differing(&self) -> usize {
+        let observed = self.cells().flat_map(|(_, _, cell)| &cell.observed);
+        observed.filter(|observed| !observed.agrees).count()
+    }
+
+    /// Joins the outcome of the same table in another family.
+    pub fn join(&mut self, other: Matrix) {
+        for ((_, ours), (_, theirs)) in self.rows.iter_mut().zip(other.rows) {
+            for (ours, theirs) in ours.iter_mut().zip(theirs) {
+                if let (Some(ours), Some(theirs)) = (ours, theirs) {
+                    ours.observed.extend(theirs.observed);
+                }
+            }
+        }
+    }
+}
+
+impl Table {
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let header = lines.next().context("a table starts with its targets")?;
+        let targets: Vec<Target> =
+            header.split_whitespace().map(Target::parse).collect::<Result<_>>()?;
+        let mut rows = Vec::new();
+        for line in lines {
+            let mut words = line.split_whitespace();
+            let from = words.next().context("a row starts with its source")?.to_string();
+            let cells: Vec<_> = words.map(expected).collect::<Result<_>>()?;
+            ensure!(cells.len() == targets.len(), "row {line:?} does not fit {header:?}");
+            rows.push((from, cells));
+        }
+        Ok(Self { targets, rows })
+    }
+
+    /// Fails unless everything the table names exists in the cluster.
+    pub fn check(&self, spec: &Spec) -> Result<()> {
+        let known = |name: &str| {
+            spec.address(name).map(drop).with_context(|| format!("nothing is named {name}"))
+        };
+        self.targets.iter().try_for_each(|target| known(&target.name))?;
+        for (from, cells) in &self.rows {
+            known(from)?;
+            for expected in cells.iter().flatten() {
+                if let Expected::Yes(Some(source)) = expected {
+                    known(source)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Probes every cell in every family, all at once.
+    pub fn play(&self, cluster: &Cluster, families: &[Family]) -> Result<Matrix> {
+        thread::scope(|scope| {
+            let mut rows = Vec::new();
+            for (from, cells) in &self.rows {
+                let mut started = Vec::new();
+                for (to, expected) in self.targets.iter().zip(cells) {
+                    started.push(expected.as_ref().map(|expected| {
+                        let probes: Vec<_> = families
+                            .iter()
+                            .map(|&family| {
+                                scope.spawn(move || observe(cluster, from, to, expected, family))
+                            })
+                            .collect();
+                        (expected, probes)
+                    }));
+                }
+                rows.push((from, started));
+            }
+            let mut done = Vec::new();
+            for (from, started) in rows {
+                let mut cells = Vec::new();
+                for cell in started {
+                    let Some((expected, probes)) = cell else {
+                        cells.push(None);
+                        continue;
+                    };
+                    let observed = probes
+                        .into_iter()
+                        .map(|probe| {
+                            probe.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                        })
+                        .collect::<Result<_>>()?;
+                    cells.push(Some(Cell { expected: expected.clone(), observed }));
+                }
+                done.push((from.clone(), cells));
+            }
+            Ok(Matrix { targets: self.targets.clone(), rows: done })
+        })
+    }
+}
+
+impl Target {
+    fn parse(text: &str) -> Result<Self> {
+        let (name, port) = text.rsplit_once(':').with_context(|| format!("{text}: no port"))?;
+        let kind = match port {
+            "icmp" => Kind::Echo,
+            "53" => Kind::Dns { tcp: true },
+            "53/udp" => Kind::Dns { tcp: false },
+            _ => match port.strip_suffix("/udp") {
+                Some(udp) => Kind::Udp(udp.parse().with_context(|| format!("port of {text}"))?),
+                None => Kind::Tcp(port.parse().with_context(|| format!("port of {text}"))?),
+            },
+        };
+        Ok(Self { name: name.to_string(), kind, text: text.to_string() })
+    }
+}
+
+fn expected(word: &str) -> Result<Option<Expected>> {
+    Ok(match word {
+        "." => None,
+        "no" => Some(Expected::No),
+        "yes" => Some(Expected::Yes(None)),
+        _ => match word.strip_prefix("yes@") {
+            Some(source) => Some(Expected::Yes(Some(source.to_string()))),
+            None => bail!("a cell says yes, yes@SOURCE, no or a dot, not {word}"),
+        },
+    })
+}
+
+fn observe(
+    cluster: &Cluster,
+    from: &str,
+    to: &Target,
+    expected: &Expected,
+    family: Family,
+) -> Result<Observed> {
+    let inside = cluster.namespace(from)?;
+    let address = cluster.address(&to.name, family)?;
+    let patience = match expected {
+        Expected::Yes(_) => PATIENCE,
+        Expected::No => IMPATIENCE,
+    };
+    let times = if spreads(&cluster.spec, to) { SPREAD } else { 1 };
+    let outcomes: Vec<Outcome> = thread::scope(|scope| {
+        let probes: Vec<_> = (0..times)
+            .map(|_| scope.spawn(|| probe(inside, address, to.kind, patience)))
+            .collect();
+        probes
+            .into_iter()
+            .map(|probe| probe.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    let source = match expected {
+        Expected::Yes(Some(name)) => Some(cluster.address(name, family)?),
+        _ => None,
+    };
+    let agrees = outcomes.iter().all(|outcome| match (expected, outcome) {
+        (Expected::Yes(_), Outcome::Reply(reply)) => {
+            as_expected(&cluster.spec, to, reply)
+                && (source.is_none() || reply.source.is_none() || reply.source == source)
+        }
+        (Expected::No, Outcome::Timeout) => true,
+        _ => false,
+    });
+    Ok(Observed { family, outcomes, source, agrees })
+}
+
+/// A reply through a Service is one of its endpoint's, at the endpoint's port; any other reply is
+/// of the destination itself.
+fn as_expected(spec: &Spec, to: &Target, reply: &Reply) -> bool {
+    let Some(server) = reply.server.as_deref() else { return true };
+    match (spec.service(&to.name), node_port(spec, to)) {
+        (Some(service), _) => {
+            let number = match to.kind {
+                Kind::Tcp(port) | Kind::Udp(port) => port,
+                Kind::Dns { .. } => 53,
+                Kind::Echo => 0,
+            };
+            let target = service.ports.iter().find(|p| p.port == number).map(|p| p.target_port);
+            service.endpoints.contains(&server) && reply.port == target
+        }
+        (None, true) => reply.port == Some(8443),
+        (None, false) => match spec.pod(&to.name) {
+            // The host's network: the node's own server answers.
+            Some(pod) if pod.address.is_none() => server == pod.node,
+            _ => server == to.name,
+        },
+    }
+}
+
+fn spreads(spec: &Spec, to: &Target) -> bool {
+    spec.service(&to.name).is_some_and(|service| service.endpoints.len() > 1)
+        || node_port(spec, to)
+}
+
+/// A node's port that leads into a pod: a Service's NodePort or a pod's host port.
+fn node_port(spec: &Spec, to: &Target) -> bool {
+    let Kind::Tcp(number) = to.kind else { return false };
+    spec.node(&to.name).is_some()
+        && (spec.services.iter().flat_map(|s| &s.ports).any(|p| p.node_port == Some(number))
+            || spec.pods.iter().flat_map(|p| p.host_ports).any(|(host, _)| *host == number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_reads_as_written() {
+        let table = Table::parse("\n  a:80 b:53/udp c:icmp\n x yes@a no .\n").unwrap();
+        assert_eq!(table.targets[1].kind, Kind::Dns { tcp: false });
+        assert_eq!(table.targets[2].kind, Kind::Echo);
+        let (from, cells) = &table.rows[0];
+        assert_eq!(from, "x");
+        assert_eq!(
+            cells,
+            &[Some(Expected::Yes(Some("a".into()))), Some(Expected::No), None]
+        );
+        assert!(Table::parse("a:80\nx yes no").is_err());
+        assert!(Table::parse("a:80\nx maybe").is_err());
+    }
+}
