@@ -247,7 +247,10 @@ pub fn lower(
         }
         tables.ifaces.insert(ifindex.0, iface);
     }
-    for (_, bound) in bindings.iter() {
+    let mut bound: Vec<&Bound> = bindings.iter().map(|(_, bound)| bound).collect();
+    // Whoever has the better claim to an address is written last.
+    bound.sort_by_key(|bound| bound.pod.claim_to_address());
+    for bound in bound {
         let mut addrs = [Addr::UNSPECIFIED; 2];
         for (slot, addr) in addrs.iter_mut().zip(&bound.pod.addresses) {
             *slot = Addr::from(*addr);

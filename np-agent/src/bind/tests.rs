@@ -162,3 +162,22 @@ fn ids_are_not_used_again_soon() {
     };
     assert_eq!((id(7), id(8), id(9)), (1, 2, 3));
 }
+
+#[test]
+fn an_address_leads_to_the_pod_that_has_it_now() {
+    let old = Pod { terminating: true, ..mk_pod("old", "10.0.0.1") };
+    let new = mk_pod("new", "10.0.0.1");
+    let mut bindings = Bindings::default();
+    let first = mk_veth(9, &["10.0.0.1"]);
+    place(&mut bindings, std::slice::from_ref(&first), &mk_index(&[old.clone()], &[]));
+    let mut second = mk_veth(7, &["10.0.0.1"]);
+    second.host_routes = vec!["10.0.0.1".parse().expect("an address")];
+    let index = mk_index(&[old, new], &[]);
+    let devices: BTreeMap<_, _> = [first, second].into_iter().map(|d| (d.index, d)).collect();
+    let placements = bindings.place(&devices, &index, &node(), &Settings::default());
+    let mut tables = Tables::default();
+    lower(&placements, &devices, &bindings, &mut tables);
+    let addr = Addr::from("10.0.0.1".parse::<IpAddr>().expect("an address"));
+    assert_eq!(tables.local[&addr], placements[&IfIndex(7)].endpoint);
+    assert_eq!(tables.endpoints.len(), 2);
+}

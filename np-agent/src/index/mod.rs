@@ -10,7 +10,6 @@
 //! A plain struct: changes go in, questions are answered. Every question tolerates the absence of
 //! an object that another one speaks of, because watches give no order between kinds.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -107,16 +106,13 @@ impl Index {
             })
     }
 
-    /// Which pod each address belongs to. Two pods can show the same address for a while, when it
-    /// went back to the pool and out again: the one that is not terminating has it, else the
-    /// younger.
+    /// Which pod each address belongs to, when several show it for a while.
     pub fn owners(&self) -> BTreeMap<IpAddr, &Pod> {
         let mut owners: BTreeMap<IpAddr, &Pod> = BTreeMap::new();
-        let rank = |pod: &Pod| (Reverse(pod.terminating), pod.created, pod.uid.clone());
         for pod in self.pods.values().filter(|pod| pod.enforceable()) {
             for addr in &pod.addresses {
                 let owner = owners.entry(*addr).or_insert(pod);
-                if rank(pod) > rank(owner) {
+                if pod.claim_to_address() > owner.claim_to_address() {
                     *owner = pod;
                 }
             }

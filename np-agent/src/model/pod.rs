@@ -34,6 +34,13 @@ impl Pod {
     pub fn enforceable(&self) -> bool {
         !self.host_network && self.phase != Phase::Finished && !self.addresses.is_empty()
     }
+
+    /// Of two pods that show the same address, the greater has it: an address goes back to the
+    /// pool before its old pod's object is gone. Not terminating over terminating, then the
+    /// younger; the uid only makes the order total.
+    pub fn claim_to_address(&self) -> impl Ord + use<> {
+        (!self.terminating, self.created, self.uid.clone())
+    }
 }
 
 /// A port with a name: `containers[*].ports[*]`.
