@@ -46,6 +46,9 @@ pub enum DataplaneError {
     ForeignEntry { map: &'static str, entry: String },
     #[error("cannot load the object")]
     Object(#[source] EbpfError),
+    #[cfg(feature = "debug-log")]
+    #[error("the programs were built without debug-log: run `cargo xtask build-ebpf --debug-log`")]
+    Log(#[source] aya_log::Error),
     #[error("the object lacks program {0}: its build is not of this np-agent")]
     ProgramMissing(&'static str),
     #[error("the kernel refuses program {program}")]

@@ -42,6 +42,8 @@ impl Programs {
             loader.map_pin_path(spec.name, pins.map(spec));
         }
         let mut ebpf = loader.load(OBJECT).map_err(DataplaneError::Object)?;
+        #[cfg(feature = "debug-log")]
+        super::log::follow(&mut ebpf)?;
         Ok(Self {
             from_pod: program(&mut ebpf, Hook::FromPod)?,
             to_pod: program(&mut ebpf, Hook::ToPod)?,

@@ -17,6 +17,8 @@ mod cleanup;
 mod counters;
 mod error;
 mod load;
+#[cfg(feature = "debug-log")]
+mod log;
 mod mapping;
 mod maps;
 mod pins;
