@@ -67,17 +67,17 @@ pub struct Counter {
 }
 
 /// What the user is told about something malformed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct InvalidObject {
     pub file: String,
-    pub line: Option<u32>,
-    pub column: Option<u32>,
+    /// Counted from one; zero when it is about the whole file.
+    pub line: u32,
+    pub column: u32,
     pub object: Option<String>,
-    pub field: Option<String>,
-    pub value: Option<String>,
+    pub field: String,
+    pub value: String,
     pub problem: String,
-    pub remedy: Option<String>,
+    pub remedy: String,
 }
 
 /// The agents of a cluster and the manifests they read.
@@ -220,14 +220,8 @@ fn mount_bpffs(root: &Path) -> Result<()> {
     if magic.filesystem_type() == nix::sys::statfs::BPF_FS_MAGIC {
         return Ok(());
     }
-    nix::mount::mount(
-        Some("bpf"),
-        root,
-        Some("bpf"),
-        nix::mount::MsFlags::empty(),
-        None::<&str>,
-    )
-    .with_context(|| format!("mount a bpffs at {}", root.display()))
+    nix::mount::mount(Some("bpf"), root, Some("bpf"), nix::mount::MsFlags::empty(), None::<&str>)
+        .with_context(|| format!("mount a bpffs at {}", root.display()))
 }
 
 /// Removes pins of earlier runs that were killed before they could do it themselves.

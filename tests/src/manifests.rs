@@ -44,7 +44,13 @@ fn nodes(spec: &Spec) -> String {
             block = node.pod_block,
         );
         for family in Family::BOTH {
-            put(&mut out, format_args!("    - type: InternalIP\n      address: {}", family.address(node.address)));
+            put(
+                &mut out,
+                format_args!(
+                    "    - type: InternalIP\n      address: {}",
+                    family.address(node.address)
+                ),
+            );
         }
         put(&mut out, format_args!("    - type: Hostname\n      address: {}", node.name));
     }
@@ -72,7 +78,12 @@ fn pods(spec: &Spec) -> String {
         if !host_ports.is_empty() {
             out += "      ports:\n";
             for (host_port, port) in *host_ports {
-                put(&mut out, format_args!("        - containerPort: {port}\n          hostPort: {host_port}\n          protocol: TCP"));
+                put(
+                    &mut out,
+                    format_args!(
+                        "        - containerPort: {port}\n          hostPort: {host_port}\n          protocol: TCP"
+                    ),
+                );
             }
         }
         out += "status:\n  phase: Running\n";

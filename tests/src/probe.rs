@@ -175,7 +175,11 @@ mod tests {
         let lo: IpAddr = "127.0.0.1".parse().unwrap();
         let v6: IpAddr = "::1".parse().unwrap();
         let reply = |source, port| {
-            Outcome::Reply(Reply { server: Some("me".into()), source: Some(source), port: Some(port) })
+            Outcome::Reply(Reply {
+                server: Some("me".into()),
+                source: Some(source),
+                port: Some(port),
+            })
         };
         assert_eq!(probe(&ns, lo, Kind::Tcp(80), PATIENCE), reply(lo, 80));
         assert_eq!(probe(&ns, v6, Kind::Tcp(80), PATIENCE), reply(v6, 80));

@@ -140,9 +140,8 @@ impl Cluster {
         let fabric = Namespace::new("fabric").context("make the network between the nodes")?;
         let mut hosts = Vec::new();
         let names = spec.nodes.iter().map(|n| (n.name, Kind::Node));
-        let names = names.chain(
-            spec.pods.iter().filter(|p| p.address.is_some()).map(|p| (p.name, Kind::Pod)),
-        );
+        let names = names
+            .chain(spec.pods.iter().filter(|p| p.address.is_some()).map(|p| (p.name, Kind::Pod)));
         for (name, kind) in names.chain(spec.outside.iter().map(|o| (o.name, Kind::Outside))) {
             hosts.push(Host { name, kind, inside: Namespace::new(name)? });
         }
@@ -178,9 +177,9 @@ impl Cluster {
     /// Who has an address, for messages: a pod, a node, an outside host.
     pub fn owner(&self, address: IpAddr) -> Option<&'static str> {
         self.hosts.iter().map(|host| host.name).find(|name| {
-            self.spec.address(name).is_some_and(|v4| {
-                address == IpAddr::V4(v4) || address == IpAddr::V6(twin(v4))
-            })
+            self.spec
+                .address(name)
+                .is_some_and(|v4| address == IpAddr::V4(v4) || address == IpAddr::V6(twin(v4)))
         })
     }
 

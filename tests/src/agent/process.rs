@@ -184,7 +184,9 @@ impl Agent {
     }
 
     fn fail_if_ended(&mut self) -> Result<()> {
-        let Some(child) = &mut self.child else { bail!("the agent of {} is not running", self.node) };
+        let Some(child) = &mut self.child else {
+            bail!("the agent of {} is not running", self.node)
+        };
         if let Some(status) = child.try_wait().context("look after np-agent")? {
             self.child = None;
             bail!("the agent of {} ended ({status}); its log:\n{}", self.node, self.log());

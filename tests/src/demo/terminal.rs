@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::Show;
 use crate::agent::InvalidObject;
 use crate::story::edit::Fact;
 use crate::story::malformed::PlayedMistake;
@@ -113,6 +114,11 @@ impl Terminal {
         out
     }
 
+    pub fn summary(self, show: &Show) -> String {
+        let code = if show.differing() == 0 { GREEN } else { RED_ON_DARK };
+        self.paint(code, &show.summary())
+    }
+
     pub fn mistake(self, played: &PlayedMistake) -> String {
         let mut out = self.heading(played.mistake.title);
         for (number, line) in (1..).zip(played.mistake.text.lines()) {
@@ -163,18 +169,16 @@ pub fn difference(cell: &Cell, observed: &Observed) -> String {
 pub fn said(message: &InvalidObject) -> String {
     let InvalidObject { file, line, column, object, field, value, problem, remedy } = message;
     let mut out = file.rsplit('/').next().unwrap_or(file).to_string();
-    for part in [line, column].into_iter().flatten() {
-        out += &format!(":{part}");
+    if *line > 0 {
+        out += &format!(":{line}:{column}");
     }
-    for part in [object, field].into_iter().flatten() {
-        out += &format!(": {part}");
+    for part in [object.as_deref().unwrap_or_default(), field] {
+        if !part.is_empty() {
+            out += &format!(": {part}");
+        }
     }
-    if let Some(value) = value {
-        out += &format!(" = {value:?}");
+    if !value.is_empty() {
+        out += &format!(": {value:?}");
     }
-    out += &format!(": {problem}");
-    if let Some(remedy) = remedy {
-        out += &format!("; {remedy}");
-    }
-    out
+    format!("{out}: {problem}; {remedy}")
 }

@@ -76,7 +76,18 @@ pub(super) fn answer(
     let found = zone.iter().find(|(name, _)| *name == labels.join("."));
     let mut out = query.get(..2)?.to_vec();
     // A response, authoritative; name error when the zone has no such name.
-    out.extend([0x84, if found.is_some() { 0 } else { 3 }, 0, 1, 0, u8::from(found.is_some()), 0, 0, 0, 1]);
+    out.extend([
+        0x84,
+        if found.is_some() { 0 } else { 3 },
+        0,
+        1,
+        0,
+        u8::from(found.is_some()),
+        0,
+        0,
+        0,
+        1,
+    ]);
     out.extend_from_slice(question);
     if let Some((_, address)) = found {
         out.extend(record(TYPE_A, &address.octets()));

@@ -41,7 +41,12 @@ fn filter(view: &View) -> String {
         if let (Some(node_port), true, []) =
             (port.node_port, port.local_only, port.local_endpoints().as_slice())
         {
-            put(&mut rules, format_args!("-A KUBE-EXTERNAL-SERVICES -p {protocol} -m comment --comment \"{title} has no local endpoints\" -m addrtype --dst-type LOCAL -m {protocol} --dport {node_port} -j DROP"));
+            put(
+                &mut rules,
+                format_args!(
+                    "-A KUBE-EXTERNAL-SERVICES -p {protocol} -m comment --comment \"{title} has no local endpoints\" -m addrtype --dst-type LOCAL -m {protocol} --dport {node_port} -j DROP"
+                ),
+            );
         }
     }
     rules + "COMMIT\n"
@@ -69,26 +74,78 @@ fn nat(view: &View) -> String {
         let PortView { title, hash, protocol, cluster_ip, port: number, .. } = port;
         for endpoint in &port.endpoints {
             put(&mut chains, format_args!(":KUBE-SEP-{} - [0:0]", endpoint.hash));
-            put(&mut rules, format_args!("-A KUBE-SEP-{} -m comment --comment {title} -s {}/{full} -j KUBE-MARK-MASQ", endpoint.hash, endpoint.ip));
-            put(&mut rules, format_args!("-A KUBE-SEP-{} -m comment --comment {title} -m {protocol} -p {protocol} -j DNAT --to-destination {}", endpoint.hash, endpoint.ip_port));
+            put(
+                &mut rules,
+                format_args!(
+                    "-A KUBE-SEP-{} -m comment --comment {title} -s {}/{full} -j KUBE-MARK-MASQ",
+                    endpoint.hash, endpoint.ip
+                ),
+            );
+            put(
+                &mut rules,
+                format_args!(
+                    "-A KUBE-SEP-{} -m comment --comment {title} -m {protocol} -p {protocol} -j DNAT --to-destination {}",
+                    endpoint.hash, endpoint.ip_port
+                ),
+            );
         }
         put(&mut chains, format_args!(":KUBE-SVC-{hash} - [0:0]"));
-        put(&mut rules, format_args!("-A KUBE-SERVICES -m comment --comment \"{title} cluster IP\" -m {protocol} -p {protocol} -d {cluster_ip}/{full} --dport {number} -j KUBE-SVC-{hash}"));
-        put(&mut rules, format_args!("-A KUBE-SVC-{hash} -m comment --comment \"{title} cluster IP\" -m {protocol} -p {protocol} -d {cluster_ip}/{full} --dport {number} ! -s {cluster_block} -j KUBE-MARK-MASQ"));
-        spread(&mut rules, &format!("KUBE-SVC-{hash}"), title, &port.endpoints.iter().collect::<Vec<_>>());
+        put(
+            &mut rules,
+            format_args!(
+                "-A KUBE-SERVICES -m comment --comment \"{title} cluster IP\" -m {protocol} -p {protocol} -d {cluster_ip}/{full} --dport {number} -j KUBE-SVC-{hash}"
+            ),
+        );
+        put(
+            &mut rules,
+            format_args!(
+                "-A KUBE-SVC-{hash} -m comment --comment \"{title} cluster IP\" -m {protocol} -p {protocol} -d {cluster_ip}/{full} --dport {number} ! -s {cluster_block} -j KUBE-MARK-MASQ"
+            ),
+        );
+        spread(
+            &mut rules,
+            &format!("KUBE-SVC-{hash}"),
+            title,
+            &port.endpoints.iter().collect::<Vec<_>>(),
+        );
 
         let Some(node_port) = port.node_port else { continue };
         put(&mut chains, format_args!(":KUBE-EXT-{hash} - [0:0]"));
-        put(&mut rules, format_args!("-A KUBE-NODEPORTS -m comment --comment {title} -m {protocol} -p {protocol} --dport {node_port} -j KUBE-EXT-{hash}"));
+        put(
+            &mut rules,
+            format_args!(
+                "-A KUBE-NODEPORTS -m comment --comment {title} -m {protocol} -p {protocol} --dport {node_port} -j KUBE-EXT-{hash}"
+            ),
+        );
         if port.local_only {
             put(&mut chains, format_args!(":KUBE-SVL-{hash} - [0:0]"));
-            put(&mut rules, format_args!("-A KUBE-EXT-{hash} -m comment --comment \"pod traffic for {title} external destinations\" -s {cluster_block} -j KUBE-SVC-{hash}"));
-            put(&mut rules, format_args!("-A KUBE-EXT-{hash} -m comment --comment \"masquerade LOCAL traffic for {title} external destinations\" -m addrtype --src-type LOCAL -j KUBE-MARK-MASQ"));
-            put(&mut rules, format_args!("-A KUBE-EXT-{hash} -m comment --comment \"route LOCAL traffic for {title} external destinations\" -m addrtype --src-type LOCAL -j KUBE-SVC-{hash}"));
+            put(
+                &mut rules,
+                format_args!(
+                    "-A KUBE-EXT-{hash} -m comment --comment \"pod traffic for {title} external destinations\" -s {cluster_block} -j KUBE-SVC-{hash}"
+                ),
+            );
+            put(
+                &mut rules,
+                format_args!(
+                    "-A KUBE-EXT-{hash} -m comment --comment \"masquerade LOCAL traffic for {title} external destinations\" -m addrtype --src-type LOCAL -j KUBE-MARK-MASQ"
+                ),
+            );
+            put(
+                &mut rules,
+                format_args!(
+                    "-A KUBE-EXT-{hash} -m comment --comment \"route LOCAL traffic for {title} external destinations\" -m addrtype --src-type LOCAL -j KUBE-SVC-{hash}"
+                ),
+            );
             put(&mut rules, format_args!("-A KUBE-EXT-{hash} -j KUBE-SVL-{hash}"));
             spread(&mut rules, &format!("KUBE-SVL-{hash}"), title, &port.local_endpoints());
         } else {
-            put(&mut rules, format_args!("-A KUBE-EXT-{hash} -m comment --comment \"masquerade traffic for {title} external destinations\" -j KUBE-MARK-MASQ"));
+            put(
+                &mut rules,
+                format_args!(
+                    "-A KUBE-EXT-{hash} -m comment --comment \"masquerade traffic for {title} external destinations\" -j KUBE-MARK-MASQ"
+                ),
+            );
             put(&mut rules, format_args!("-A KUBE-EXT-{hash} -j KUBE-SVC-{hash}"));
         }
     }
@@ -96,7 +153,12 @@ fn nat(view: &View) -> String {
         Family::V4 => "",
         Family::V6 => "! -d ::1/128 ",
     };
-    put(&mut rules, format_args!("-A KUBE-SERVICES -m comment --comment \"kubernetes service nodeports; NOTE: this must be the last rule in this chain\" -m addrtype --dst-type LOCAL {loopback}-j KUBE-NODEPORTS"));
+    put(
+        &mut rules,
+        format_args!(
+            "-A KUBE-SERVICES -m comment --comment \"kubernetes service nodeports; NOTE: this must be the last rule in this chain\" -m addrtype --dst-type LOCAL {loopback}-j KUBE-NODEPORTS"
+        ),
+    );
     format!("{chains}{rules}COMMIT\n")
 }
 
@@ -109,7 +171,13 @@ fn spread(rules: &mut String, chain: &str, title: &str, endpoints: &[&EndpointVi
         } else {
             String::new()
         };
-        put(rules, format_args!("-A {chain} -m comment --comment \"{title} -> {}\" {share}-j KUBE-SEP-{}", endpoint.ip_port, endpoint.hash));
+        put(
+            rules,
+            format_args!(
+                "-A {chain} -m comment --comment \"{title} -> {}\" {share}-j KUBE-SEP-{}",
+                endpoint.ip_port, endpoint.hash
+            ),
+        );
     }
 }
 

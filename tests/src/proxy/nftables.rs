@@ -12,12 +12,14 @@ pub(super) fn rules(view: &View) -> String {
     };
     let View { node_address, .. } = view;
     let cluster_ips = listed(view.ports.iter().map(|p| p.cluster_ip.clone()));
-    let service_ips = listed(view.ports.iter().map(|p| {
-        format!("{} . {} . {} : goto {}", p.cluster_ip, p.protocol, p.port, service(p))
-    }));
-    let node_ports = listed(view.ports.iter().filter_map(|p| {
-        Some(format!("{} . {} : goto {}", p.protocol, p.node_port?, external(p)))
-    }));
+    let service_ips =
+        listed(view.ports.iter().map(|p| {
+            format!("{} . {} . {} : goto {}", p.cluster_ip, p.protocol, p.port, service(p))
+        }));
+    let node_ports =
+        listed(view.ports.iter().filter_map(|p| {
+            Some(format!("{} . {} : goto {}", p.protocol, p.node_port?, external(p)))
+        }));
     let no_endpoint_node_ports = listed(view.ports.iter().filter_map(|p| {
         let without = p.local_only && p.local_endpoints().is_empty();
         without.then_some(())?;
@@ -137,17 +139,23 @@ fn chains_of(port: &PortView, view: &View, family: &str) -> String {
     }
     for endpoint in &port.endpoints {
         let EndpointView { ip, ip_port, .. } = endpoint;
-        put(&mut out, format_args!(
-            "  chain {} {{\n    {family} saddr {ip} jump mark-for-masquerade\n    meta l4proto {protocol} dnat to {ip_port}\n  }}",
-            chain_of(port, endpoint)
-        ));
+        put(
+            &mut out,
+            format_args!(
+                "  chain {} {{\n    {family} saddr {ip} jump mark-for-masquerade\n    meta l4proto {protocol} dnat to {ip_port}\n  }}",
+                chain_of(port, endpoint)
+            ),
+        );
     }
     let all: Vec<_> = port.endpoints.iter().collect();
-    put(&mut out, format_args!(
-        "  chain {} {{\n    {family} daddr {cluster_ip} {protocol} dport {number} {family} saddr != {cluster_block} jump mark-for-masquerade\n    {}\n  }}",
-        service(port),
-        spread(port, &all)
-    ));
+    put(
+        &mut out,
+        format_args!(
+            "  chain {} {{\n    {family} daddr {cluster_ip} {protocol} dport {number} {family} saddr != {cluster_block} jump mark-for-masquerade\n    {}\n  }}",
+            service(port),
+            spread(port, &all)
+        ),
+    );
     if port.node_port.is_some() {
         let body = if port.local_only {
             let local = port.local_endpoints();

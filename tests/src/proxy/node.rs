@@ -25,7 +25,8 @@ pub(super) fn rules(spec: &Spec, node: &NodeSpec, family: Family) -> String {
     for pod in spec.pods.iter().filter(|pod| pod.node == node.name) {
         let Some(address) = pod.address else { continue };
         for (host_port, port) in pod.host_ports {
-            let chain = format!("CNI-DN-{}", hash(&format!("{}{host_port}", pod.name)).to_lowercase());
+            let chain =
+                format!("CNI-DN-{}", hash(&format!("{}{host_port}", pod.name)).to_lowercase());
             let target = std::net::SocketAddr::new(family.address(address), *port);
             writeln!(chains, ":{chain} - [0:0]").expect("a string takes every write");
             rules += &format!(
@@ -40,7 +41,10 @@ pub(super) fn rules(spec: &Spec, node: &NodeSpec, family: Family) -> String {
     }
     rules += "-A POSTROUTING -m comment --comment \"ip-masq-agent: ensure nat POSTROUTING directs all non-LOCAL destination traffic to our custom IP-MASQ chain\" -m addrtype ! --dst-type LOCAL -j IP-MASQ\n";
     for block in &spec.unmasqueraded {
-        rules += &format!("-A IP-MASQ -d {} -m comment --comment \"ip-masq-agent: local traffic is not subject to MASQUERADE\" -j RETURN\n", family.block(*block));
+        rules += &format!(
+            "-A IP-MASQ -d {} -m comment --comment \"ip-masq-agent: local traffic is not subject to MASQUERADE\" -j RETURN\n",
+            family.block(*block)
+        );
     }
     // Link-local traffic (neighbour discovery among it) is nobody's to masquerade.
     if family == Family::V6 {

@@ -28,7 +28,11 @@ pub fn spec() -> Spec {
         pods: pods(),
         outside: outside(),
         services: services(),
-        pod_ports: Listen { tcp: &[80, 443, 3306, 5432, 6379, 8080, 8443], udp: &[8443], dns: true },
+        pod_ports: Listen {
+            tcp: &[80, 443, 3306, 5432, 6379, 8080, 8443],
+            udp: &[8443],
+            dns: true,
+        },
         node_ports: Listen { tcp: &[9443, 10250], udp: &[], dns: false },
         outside_ports: Listen { tcp: &[443, 5978, 5979], udp: &[5978], dns: false },
         attach: ptp,
@@ -99,8 +103,15 @@ fn outside() -> Vec<OutsideSpec> {
     let mut hosts = vec![OutsideSpec { name: INTERNET, address: address("203.0.113.50") }];
     hosts.extend(
         [
-            "10.244.2.255", "10.244.3.1", "10.244.3.255", "10.244.4.1", "172.17.0.9", "172.17.1.9",
-            "172.17.2.9", "10.0.0.10", "10.0.1.10",
+            "10.244.2.255",
+            "10.244.3.1",
+            "10.244.3.255",
+            "10.244.4.1",
+            "172.17.0.9",
+            "172.17.1.9",
+            "172.17.2.9",
+            "10.0.0.10",
+            "10.0.1.10",
         ]
         .map(|name| OutsideSpec { name, address: address(name) }),
     );

@@ -83,8 +83,7 @@ pub fn play(stage: &mut Stage) -> Result<Vec<Fact>> {
             let address = stage.cluster.address(to, *family)?;
             let from = stage.cluster.namespace("pod-a")?;
             let outcome = probe(from, address, Kind::Tcp(8443), patience);
-            let as_expected =
-                if allowed { outcome.replied() } else { outcome == Outcome::Timeout };
+            let as_expected = if allowed { outcome.replied() } else { outcome == Outcome::Timeout };
             facts.push(Fact::new(
                 format!(
                     "{name}: a new connection to {to} {}",

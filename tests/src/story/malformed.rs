@@ -18,13 +18,13 @@ pub struct Mistake {
     pub title: &'static str,
     pub text: &'static str,
     /// Where the message must point to. Some faults may be put down to either of two lines.
-    pub lines: RangeInclusiveLines,
+    pub lines: Lines,
     /// A word the message must contain: it names what is wrong.
     pub names: &'static str,
 }
 
 /// First and last line, counted from one.
-pub type RangeInclusiveLines = (u32, u32);
+pub type Lines = (u32, u32);
 
 #[derive(Debug)]
 pub struct PlayedMistake {
@@ -81,8 +81,7 @@ fn look(stage: &mut Stage, mistake: &'static Mistake, file: &str) -> Result<Play
     // Every node's agent reads the file and says the same; the first one's words are shown.
     let agent = stage.agents.on("node-1")?;
     let status = agent.status().with_context(|| format!("after {:?}", mistake.title))?;
-    let messages: Vec<_> =
-        status.invalid.into_iter().filter(|m| m.file.ends_with(file)).collect();
+    let messages: Vec<_> = status.invalid.into_iter().filter(|m| m.file.ends_with(file)).collect();
     let (first, last) = mistake.lines;
     let explained = messages.iter().any(|message| explains(message, mistake, first..=last));
     Ok(PlayedMistake { mistake, messages, explained, matrix })
@@ -90,12 +89,12 @@ fn look(stage: &mut Stage, mistake: &'static Mistake, file: &str) -> Result<Play
 
 fn explains(message: &InvalidObject, mistake: &Mistake, lines: RangeInclusive<u32>) -> bool {
     let InvalidObject { line, column, object, field, value, problem, remedy, .. } = message;
-    let said = [object, field, value, &Some(problem.clone()), remedy];
-    let said: String = said.into_iter().flatten().map(|part| format!("{part} ")).collect();
-    line.is_some_and(|line| lines.contains(&line))
-        && column.is_some()
+    let object = object.as_deref().unwrap_or_default();
+    let said = [object, field, value, problem, remedy].join(" ");
+    lines.contains(line)
+        && *column > 0
         && !problem.is_empty()
-        && remedy.as_ref().is_some_and(|remedy| !remedy.is_empty())
+        && !remedy.is_empty()
         && said.contains(mistake.names)
 }
 
@@ -116,7 +115,12 @@ pub const MISTAKES: &[Mistake] = &[
     mistake!("Egress with a capital", "capital-egress", (10, 10), "Egress"),
     mistake!("name twice, where the second was meant as namespace", "name-twice", (5, 5), "name"),
     mistake!("cidr at the indent of ipBlock", "cidr-indent", (12, 13), "cidr"),
-    mistake!("matchLabels at the indent of podSelector", "matchlabels-indent", (7, 8), "matchLabels"),
+    mistake!(
+        "matchLabels at the indent of podSelector",
+        "matchlabels-indent",
+        (7, 8),
+        "matchLabels"
+    ),
     mistake!("port one column off", "port-indent", (15, 16), "port"),
     mistake!("ports beside the rule", "ports-beside", (14, 14), "ports"),
     mistake!("An API version of long ago", "old-version", (1, 1), "extensions/v1beta1"),

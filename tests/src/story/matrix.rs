@@ -226,9 +226,8 @@ fn observe(
     };
     let times = if spreads(&cluster.spec, to) { SPREAD } else { 1 };
     let outcomes: Vec<Outcome> = thread::scope(|scope| {
-        let probes: Vec<_> = (0..times)
-            .map(|_| scope.spawn(|| probe(inside, address, to.kind, patience)))
-            .collect();
+        let probes: Vec<_> =
+            (0..times).map(|_| scope.spawn(|| probe(inside, address, to.kind, patience))).collect();
         probes
             .into_iter()
             .map(|probe| probe.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -273,8 +272,7 @@ fn as_expected(spec: &Spec, to: &Target, reply: &Reply) -> bool {
 }
 
 fn spreads(spec: &Spec, to: &Target) -> bool {
-    spec.service(&to.name).is_some_and(|service| service.endpoints.len() > 1)
-        || node_port(spec, to)
+    spec.service(&to.name).is_some_and(|service| service.endpoints.len() > 1) || node_port(spec, to)
 }
 
 /// A node's port that leads into a pod: a Service's NodePort or a pod's host port.
@@ -296,10 +294,7 @@ mod tests {
         assert_eq!(table.targets[2].kind, Kind::Echo);
         let (from, cells) = &table.rows[0];
         assert_eq!(from, "x");
-        assert_eq!(
-            cells,
-            &[Some(Expected::Yes(Some("a".into()))), Some(Expected::No), None]
-        );
+        assert_eq!(cells, &[Some(Expected::Yes(Some("a".into()))), Some(Expected::No), None]);
         assert!(Table::parse("a:80\nx yes no").is_err());
         assert!(Table::parse("a:80\nx maybe").is_err());
     }
