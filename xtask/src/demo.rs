@@ -1,13 +1,11 @@
 //! Shows the product at work on this machine, with no cluster.
 
-use std::process::Command;
-
 use anyhow::Result;
 
-use crate::build;
+use crate::build_ebpf;
 use crate::setup::{self, Needs};
-use crate::shell::{self, as_root};
-use crate::workspace;
+use crate::shell::{self, as_root, step};
+use crate::workspace::{self, Workspace};
 
 /// Set up, build, and show policies enforced on real traffic: no cluster needed
 ///
@@ -23,14 +21,20 @@ pub struct Args {
 
 pub fn run(Args { args }: &Args) -> Result<()> {
     let toolchain = setup::ensure(Needs::Run)?;
-    let release = build::release(&toolchain, &["--package", "np-agent", "--package", "np-tests"])?;
-    let agent = release.join("np-agent");
-    let demo = release.join("np-demo");
+    build_ebpf::build(&build_ebpf::Args::default(), &toolchain)?;
+    // Not the release build: that would compile every dependency twice, once more for the tests. The
+    // programs in the kernel are the same in both.
+    step("building the agent and the demo", || {
+        let mut command = shell::cargo();
+        command.args(["build", "--package", "np-agent", "--package", "np-tests", "--bins"]);
+        shell::run(command.current_dir(workspace::root()))
+    })?;
+    let built = Workspace::read(false)?.target_dir.join("debug");
     // By way of env(1), so that the variable also passes a sudo that clears the environment.
-    let mut command: Command = as_root("/usr/bin/env", "the demo makes network namespaces and")?;
+    let mut command = as_root("/usr/bin/env", "making network namespaces and loading programs")?;
     command
-        .arg(format!("NP_AGENT={}", agent.display()))
-        .arg(demo)
+        .arg(format!("NP_AGENT={}", built.join("np-agent").display()))
+        .arg(built.join("np-demo"))
         .args(args)
         .current_dir(workspace::root());
     shell::run(&mut command)

@@ -33,8 +33,12 @@ pub enum Needs {
 const PROGRAMS: &[(&str, &str, &str)] = &[
     ("ip", "iproute2", "makes the network namespaces, links and routes of demo and tests"),
     ("nft", "nftables", "loads Service rules as kube-proxy's nftables mode writes them"),
-    ("iptables", "iptables", "loads Service rules as kube-proxy's iptables mode writes them"),
-    ("ip6tables", "iptables", "the same for IPv6"),
+    (
+        "iptables-restore",
+        "iptables",
+        "loads Service rules as kube-proxy's iptables mode writes them",
+    ),
+    ("ip6tables-restore", "iptables", "the same for IPv6"),
 ];
 
 const RUST_PACKAGES: &[(&str, &str)] = &[
