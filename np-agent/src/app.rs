@@ -46,7 +46,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     );
 
     let admin = Admin::open(&run_dir)?;
-    let manifests = source::Manifests::open(&manifests)?;
+    let manifests =
+        source::Manifests::open(&manifests)?.remember_in(run_dir.join("manifests.json"));
     let opened = dataplane::open(&dataplane::Options { pin_dir })?;
     let dataplane::Opened { maps, attacher, tables, record, links } = opened;
     let mut monitor = Monitor::open()?;
@@ -70,7 +71,6 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     loop {
         let mut work = false;
         tokio::select! {
-            biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             changes = monitor.next() => {

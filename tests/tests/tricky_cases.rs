@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{ContainerPort, Namespace, Pod};
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicySpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use np_tests::generate::{Answer, Cluster, changes};
+use np_agent::source::Manifests;
+use np_tests::generate::{Answer, Cluster};
 use np_tests::oracle::{Conn, End, Protocol};
 use np_tests::simulation::Simulation;
 use serde::Deserialize;
@@ -18,8 +19,6 @@ const TABLE: &str = include_str!("../fixtures/tricky-cases.yaml");
 
 /// Neighbour discovery, and the way of a "fragmentation needed": no connections.
 const NEED_TRAFFIC: [u32; 2] = [54, 55];
-/// A spelling that only the agent's own reading of manifests takes.
-const NEED_MANIFESTS: [u32; 1] = [23];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -216,17 +215,17 @@ fn the_oracle_gives_the_expected_verdicts() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// From the manifests on, as a user would try the case.
 #[test]
 fn the_agent_gives_the_expected_verdicts() {
     let mut wrong = Vec::new();
-    let mut unreadable = BTreeSet::new();
     for row in table() {
         let cluster = row.cluster();
-        let Ok(changes) = changes(&cluster) else {
-            unreadable.insert(row.case);
-            continue;
-        };
-        let simulation = Simulation::new(changes);
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("case.yaml"), format!("{cluster:?}")).expect("a file");
+        let read = Manifests::open(dir.path()).expect("a directory of manifests").load();
+        assert!(read.invalid.is_empty(), "{} {}: {:#?}", row.case, row.what, read.invalid);
+        let simulation = Simulation::new(read.changes);
         for (conn, expected) in row.probes(&cluster) {
             let answer = simulation.answer(&conn);
             let right = match expected {
@@ -239,5 +238,4 @@ fn the_agent_gives_the_expected_verdicts() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert_eq!(unreadable, NEED_MANIFESTS.into());
 }

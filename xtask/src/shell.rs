@@ -97,9 +97,11 @@ pub fn as_root(program: impl AsRef<Path>, why: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// The command as a person would type it.
+/// The command as a person would type it: our own cargo by its name, any other by its path.
 pub fn line(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let program = command.get_program();
+    let program = if program == cargo().get_program() { "cargo".as_ref() } else { program };
+    let words = std::iter::once(program).chain(command.get_args());
     words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 

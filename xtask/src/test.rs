@@ -2,9 +2,11 @@
 //! and `verifier` load programs into the kernel, `netns_*` send real traffic, all else needs no root.
 
 use std::fmt;
-use std::io::{BufRead as _, BufReader, IsTerminal as _, stdout};
+use std::io::{BufRead as _, BufReader, IsTerminal as _, PipeReader, pipe, stdout};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -88,8 +90,8 @@ pub fn run(Args { filter, tiers }: &Args) -> Result<()> {
         println!("==> tier {tier}");
         let start = Instant::now();
         let mut tally = Tally::default();
-        for mut command in commands(tier, &workspace) {
-            let part = stream(&mut command, &agent, filter.as_deref())
+        for command in commands(tier, &workspace) {
+            let part = stream(command, &agent, filter.as_deref())
                 .with_context(|| format!("running tier {tier}"))?;
             tally.add(part);
         }
@@ -141,33 +143,58 @@ fn cargo(verb: &str) -> Command {
 }
 
 /// Runs one `cargo test`, passing on what it prints while counting it.
-fn stream(command: &mut Command, agent: &Path, filter: Option<&str>) -> Result<Tally> {
+fn stream(mut command: Command, agent: &Path, filter: Option<&str>) -> Result<Tally> {
     command.args(filter).arg("--");
-    if stdout().is_terminal() {
-        command.args(["--color", "always"]);
-    }
-    println!("    $ {}", shell::line(command));
+    println!("    $ {}", shell::line(&command));
     shell::flush();
+    if stdout().is_terminal() {
+        command.args(["--color", "always"]).env("CARGO_TERM_COLOR", "always");
+    }
+    // One pipe for both, so that what cargo says and what the tests say keeps its order.
+    let (reader, writer) = pipe().context("making a pipe")?;
     let mut child = command
         .env("NP_AGENT", agent)
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdout(writer.try_clone().context("copying a pipe")?)
+        .stderr(writer)
         .spawn()
         .context("cannot start cargo")?;
-    let pipe = child.stdout.take().context("cargo's output is not piped")?;
+    // It holds the pipe's other end.
+    drop(command);
+    let (sender, results) = channel();
+    thread::spawn(move || pass_on(reader, &sender));
+    let status = child.wait().context("waiting for cargo test")?;
     let mut tally = Tally::default();
-    for line in BufReader::new(pipe).split(b'\n') {
-        let line = line.context("reading what cargo test prints")?;
-        let line = String::from_utf8_lossy(&line);
-        println!("{line}");
-        if let Some(result) = Tally::parse(&line) {
-            tally.add(result);
+    loop {
+        match results.recv_timeout(OUTLIVED) {
+            Ok(result) => tally.add(result),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                println!("a process that a test started outlived it and holds its output");
+                tally.broken = true;
+                break;
+            }
         }
     }
-    let status = child.wait().context("waiting for cargo test")?;
     // Also when no summary line tells: a test that did not compile, or a crash of the whole binary.
     tally.broken |= !status.success() && tally.failed == 0;
     Ok(tally)
+}
+
+/// How long the output may stay open after cargo has ended.
+const OUTLIVED: Duration = Duration::from_secs(5);
+
+fn pass_on(reader: PipeReader, results: &Sender<Tally>) {
+    for line in BufReader::new(reader).split(b'\n') {
+        let Ok(line) = line else { return };
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        if let Some(result) = Tally::parse(&line)
+            && results.send(result).is_err()
+        {
+            return;
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -15,7 +15,7 @@ pub fn run(place: &PlaceArgs) -> anyhow::Result<ExitCode> {
         bail!("an agent runs with run directory {}; stop it first", place.run_dir.display());
     }
     let report = dataplane::cleanup(&place.pin_dir)?;
-    for file in ["agent.sock", "agent.lock"] {
+    for file in ["agent.sock", "agent.lock", "manifests.json"] {
         remove(fs::remove_file(place.run_dir.join(file)))
             .with_context(|| format!("cannot remove {file} in {}", place.run_dir.display()))?;
     }

@@ -8,6 +8,7 @@ macro_rules! namespaced {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(into = "String", try_from = "String")]
         pub struct $name {
             pub namespace: String,
             pub name: String,
@@ -22,6 +23,23 @@ macro_rules! namespaced {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{}/{}", self.namespace, self.name)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(key: $name) -> Self {
+                key.to_string()
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                match text.split_once('/') {
+                    Some((namespace, name)) => Ok(Self::new(namespace, name)),
+                    None => Err(format!("{text:?} is not of the form namespace/name")),
+                }
             }
         }
     };

@@ -12,6 +12,8 @@ mod pod;
 mod policy;
 mod selector;
 
+use serde::{Deserialize, Serialize};
+
 pub use device::{Device, DeviceChange, IfIndex, Peer as DevicePeer};
 pub use ids::{NodeName, ObjectKey, PodKey, PodUid, PolicyKey};
 pub use namespace::Namespace;
@@ -22,7 +24,7 @@ pub use policy::{IpBlock, Peer, Policy, PortMatch, Ports, Protocol, Rule};
 pub use selector::{Requirement, Selector};
 
 /// One object of the cluster, whatever its kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Object {
     Pod(Pod),
     Namespace(Namespace),

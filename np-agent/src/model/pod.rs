@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::ids::{NodeName, PodKey, PodUid};
 use super::policy::Protocol;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     pub key: PodKey,
     pub uid: PodUid,
@@ -45,7 +45,7 @@ pub struct ContainerPort {
 }
 
 /// `status.phase`, as far as it matters: a finished pod's address goes back to the pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// Pending, Running, Unknown, or absent.
     Active,

@@ -12,7 +12,7 @@ use super::Direction;
 use super::ids::PolicyKey;
 use super::selector::Selector;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     pub key: PolicyKey,
     /// `spec.podSelector`: the subjects, pods of the policy's own namespace.
@@ -35,7 +35,7 @@ impl Policy {
 }
 
 /// One element of `ingress` or `egress`: matches when its peers and its ports match.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// `from` or `to`; none means everyone, also off the cluster. `Some` of nothing matches
     /// nobody: every peer of the list was unusable.
@@ -45,7 +45,7 @@ pub struct Rule {
 }
 
 /// One element of `from` or `to`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Peer {
     Pods {
         /// None: the policy's own namespace.
@@ -56,7 +56,7 @@ pub enum Peer {
 }
 
 /// `ipBlock`: an address in `cidr` and in none of `except`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct IpBlock {
     /// Truncated: no host bits. IPv4-mapped blocks are IPv4 blocks.
     pub cidr: IpNet,
@@ -65,13 +65,13 @@ pub struct IpBlock {
 }
 
 /// One element of `ports`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PortMatch {
     pub protocol: Protocol,
     pub ports: Ports,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Ports {
     /// Every port of the protocol.
     All,

@@ -9,9 +9,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use serde::{Deserialize, Serialize};
+
 use super::SourceError;
 use super::convert::{self, Claim, Parsed};
 use super::invalid::Invalid;
+use super::memory;
 use super::scan::{self, Scan};
 use crate::model::{Change, Object, ObjectKey};
 
@@ -22,13 +25,17 @@ const PARSER_STACK: usize = 16 << 20;
 pub struct Manifests {
     dir: PathBuf,
     good: BTreeMap<ObjectKey, Good>,
+    /// Where the last good versions outlive the process.
+    memory: Option<PathBuf>,
+    /// Nobody has been told of `good` yet.
+    fresh: bool,
 }
 
 /// The last good version of an object.
-#[derive(Clone, Debug)]
-struct Good {
-    object: Object,
-    file: PathBuf,
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Good {
+    pub object: Object,
+    pub file: PathBuf,
 }
 
 /// What one reading of the directory brought: one change of the cluster.
@@ -52,12 +59,22 @@ impl Manifests {
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, SourceError> {
         let dir = dir.into();
         match fs::read_dir(&dir) {
-            Ok(_) => Ok(Self { dir, good: BTreeMap::new() }),
+            Ok(_) => Ok(Self { dir, good: BTreeMap::new(), memory: None, fresh: true }),
             Err(_) if fs::metadata(&dir).is_ok_and(|metadata| !metadata.is_dir()) => {
                 Err(SourceError::NotADirectory { dir })
             }
             Err(error) => Err(SourceError::Unreadable { dir, error }),
         }
+    }
+
+    /// Keeps the last good versions in a file, and takes up those that an earlier process left
+    /// there: a manifest that is broken while the agent restarts must not lift its policy.
+    pub fn remember_in(mut self, file: PathBuf) -> Self {
+        let remembered =
+            memory::read(&file).into_iter().filter(|good| good.file.starts_with(&self.dir));
+        self.good = remembered.map(|good| (good.object.key(), good)).collect();
+        self.memory = Some(file);
+        self
     }
 
     pub fn dir(&self) -> &Path {
@@ -91,8 +108,16 @@ impl Manifests {
             }
         }
         let good = self.next(seen, &unknown);
-        let changes = changes(&self.good, &good);
+        let changes =
+            if self.fresh { changes(&BTreeMap::new(), &good) } else { changes(&self.good, &good) };
+        self.fresh = false;
         self.good = good;
+        if let Some(file) = &self.memory
+            && !changes.is_empty()
+            && let Err(error) = memory::write(file, self.good.values())
+        {
+            tracing::warn!(file = %file.display(), %error, "cannot remember the last good versions");
+        }
         invalid.sort();
         Batch { changes, invalid, ignored }
     }

@@ -20,6 +20,7 @@ mod identity;
 mod invalid;
 mod kinds;
 mod manifests;
+mod memory;
 mod metadata;
 mod names;
 mod objects;

@@ -171,3 +171,31 @@ fn a_directory_that_is_none_is_an_error() {
     assert!(error("none").is_some_and(|text| text.contains("/none: No such file")));
     assert!(error("a.yaml").is_some_and(|text| text.contains("/a.yaml: not a directory")));
 }
+
+/// An agent is restarted while a manifest is broken.
+#[test]
+fn the_last_good_version_outlives_the_process() {
+    let good = format!("{HEAD}spec: {{podSelector: {{}}}}\n");
+    let dir = Dir::with("a.yaml", &good);
+    let memory = tempfile::tempdir().unwrap();
+    let open = || dir.open().remember_in(memory.path().join("manifests.json"));
+    let before = open().load().changes;
+    dir.write("a.yaml", format!("{HEAD}spec: {{podSelector: web}}\n"));
+    let mut manifests = open();
+    let batch = manifests.load();
+    assert_eq!((batch.invalid.len(), &batch.changes), (1, &before));
+    // What is told once is not told again, and what goes is told as gone.
+    assert_eq!(changes(&manifests.load()), [""; 0]);
+    dir.write("a.yaml", "");
+    assert_eq!(changes(&manifests.load()), ["-NetworkPolicy default/web"]);
+    assert_eq!(changes(&open().load()), [""; 0]);
+}
+
+#[test]
+fn a_memory_that_cannot_be_read_is_no_memory() {
+    let dir = Dir::with("a.yaml", namespace("a", ""));
+    let memory = tempfile::tempdir().unwrap();
+    let file = memory.path().join("manifests.json");
+    fs::write(&file, "[{").unwrap();
+    assert_eq!(changes(&dir.open().remember_in(file).load()), ["+Namespace a"]);
+}

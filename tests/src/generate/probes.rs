@@ -77,6 +77,17 @@ impl Ends {
     }
 }
 
+/// Whether a connection still is what it was made as, once parts of its cluster are gone: no other
+/// pod has come to own an address.
+pub fn possible(cluster: &Cluster, conn: &Conn) -> bool {
+    let oracle = cluster.oracle();
+    [&conn.src, &conn.dst].into_iter().all(|end| match (end, oracle.owner(end.address())) {
+        (_, None) => true,
+        (End::Pod { pod, .. }, Some(owner)) => key(owner) == *pod,
+        (End::Node { .. } | End::Address(_), Some(_)) => false,
+    })
+}
+
 /// The first and last addresses of all blocks and excepts, and their neighbours outside.
 fn block_borders(cluster: &Cluster) -> Vec<IpAddr> {
     let mut borders = Vec::new();

@@ -5,7 +5,7 @@
 use proptest::strategy::ValueTree;
 use serde_json::Value;
 
-use super::{Case, Cluster};
+use super::{Case, Cluster, probes};
 use crate::oracle::Conn;
 
 /// A case, and while it shrinks the simpler ones still to try.
@@ -69,7 +69,9 @@ fn simpler(case: &Case) -> Vec<Case> {
             let mut rest = whole.clone();
             remove(&mut rest, &path)?;
             let cluster: Cluster = serde_json::from_value(rest).ok()?;
-            (cluster != case.cluster).then(|| Case { cluster, probes: case.probes.clone() })
+            let possible = |probe| probes::possible(&cluster, probe);
+            let simpler = cluster != case.cluster && case.probes.iter().all(possible);
+            simpler.then(|| Case { cluster, probes: case.probes.clone() })
         })
         .collect()
 }

@@ -62,6 +62,10 @@ fn pod(from: &v1::Pod) -> Converted<Pod> {
         (None, one) => one.iter().collect(),
     };
     let addresses = addresses.into_iter().map(|text| text.parse::<IpAddr>());
+    // Nobody but its node gives a pod an address.
+    if spec.node_name.is_none() && addresses.len() > 0 {
+        return Err(Unconvertible);
+    }
     let time = from.metadata.creation_timestamp.as_ref();
     Ok(Pod {
         uid: PodUid(from.metadata.uid.clone().unwrap_or_else(|| format!("{namespace}/{name}"))),
