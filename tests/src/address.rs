@@ -84,7 +84,7 @@ pub fn twin_manifest(yaml: &str) -> String {
 
 fn digits_as_hex(octet: u8) -> u16 {
     let o = u16::from(octet);
-    (o / 100) << 8 | (o / 10 % 10) << 4 | o % 10
+    ((o / 100) << 8) | ((o / 10 % 10) << 4) | (o % 10)
 }
 
 #[cfg(test)]

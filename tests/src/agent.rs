@@ -30,7 +30,7 @@ pub struct Status {
     pub ready: bool,
     pub batches: u64,
     pub devices: Vec<DeviceStatus>,
-    pub endpoints: Vec<EndpointStatus>,
+    pub endpoints: Vec<serde_json::Value>,
     pub counters: Vec<Counter>,
     pub invalid: Vec<InvalidObject>,
     pub diagnostics: Vec<String>,
@@ -43,19 +43,6 @@ pub struct DeviceStatus {
     pub role: String,
     pub attached: bool,
     pub pod: Option<String>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct EndpointStatus {
-    pub pod: String,
-    pub ingress: Isolation,
-    pub egress: Isolation,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub struct Isolation {
-    pub isolated: bool,
-    pub policies: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -116,7 +103,19 @@ impl Agents {
             agent.start()?;
         }
         for agent in &mut started.agents {
-            agent.wait_ready(SETTLE)?;
+            // Ready, and every pod of the node found: one without the other is not enforcement.
+            let pods: Vec<String> = cluster
+                .spec
+                .pods
+                .iter()
+                .filter(|pod| pod.node == agent.node() && pod.address.is_some())
+                .map(|pod| format!("{}/{}", pod.namespace, pod.name))
+                .collect();
+            let found = |status: &Status, pod: &String| {
+                status.devices.iter().any(|d| d.attached && d.pod.as_ref() == Some(pod))
+            };
+            agent
+                .wait(SETTLE, |status| status.ready && pods.iter().all(|pod| found(status, pod)))?;
         }
         Ok(started)
     }

@@ -146,27 +146,3 @@ pub fn require_root() -> Result<()> {
     );
     Ok(())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A thread inside sees only the namespace's own devices; the caller stays where it was.
-    #[test]
-    fn a_namespace_has_devices_of_its_own() {
-        let ns = Namespace::new("own-devices").unwrap();
-        ns.ip("link add left type veth peer name right").unwrap();
-        let links = ns.feed("ip", &["-o", "link"], "").unwrap();
-        assert!(links.contains("left@right"), "{links}");
-        let outside = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
-        assert!(!outside.contains("left"), "{outside}");
-    }
-
-    #[test]
-    fn a_failing_batch_names_the_command_and_the_line() {
-        let ns = Namespace::new("failing-batch").unwrap();
-        let error = ns.ip("link set lo up\nlink set nowhere up").unwrap_err().to_string();
-        assert!(error.contains("failing-batch"), "{error}");
-        assert!(error.contains("nowhere"), "{error}");
-    }
-}

@@ -4,12 +4,13 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result};
 use np_tests::address::Family;
 use np_tests::demo::terminal::Terminal;
 use np_tests::probe::conversation::Conversation;
 use np_tests::proxy::Mode;
 use np_tests::story::cluster::spec;
-use np_tests::story::matrix::Table;
+use np_tests::story::matrix::{Expected, Table};
 use np_tests::topology::Cluster;
 
 const EVERYTHING: &str = "
@@ -36,39 +37,52 @@ const HAIRPIN: &str = "
 db   yes@node-2
 ";
 
-fn everything_is_reachable(mode: Mode) {
+fn everything_is_reachable(mode: Mode) -> Result<()> {
     let start = Instant::now();
-    let cluster = Cluster::build(spec(), mode).unwrap();
+    let cluster = Cluster::build(spec(), mode)?;
     let built = start.elapsed();
     let mut cells = 0;
     for table in [EVERYTHING, THROUGH_NODES, HAIRPIN] {
-        let table = Table::parse(table).unwrap();
-        table.check(&cluster.spec).unwrap();
-        let matrix = table.play(&cluster, &Family::BOTH).unwrap();
+        let table = Table::parse(table)?;
+        table.check(&cluster.spec)?;
+        let matrix = table.play(&cluster, &Family::BOTH)?;
         let shown = Terminal { colour: false }.matrix(&matrix);
         assert_eq!(matrix.differing(), 0, "{mode}:\n{shown}");
         cells += matrix.probed();
     }
     println!("{mode}: {cells} cells; built in {built:?}, {:?} in all", start.elapsed());
 
-    let from = cluster.namespace("pod-a").unwrap();
+    let from = cluster.namespace("pod-a")?;
     for family in Family::BOTH {
-        let service = cluster.address("svc-b", family).unwrap();
-        let tcp = Conversation::tcp(from, service, 443).unwrap();
-        let pod = cluster.address("pod-b-3", family).unwrap();
-        let udp = Conversation::udp(from, pod, 8443).unwrap();
+        let service = cluster.address("svc-b", family)?;
+        let tcp = Conversation::tcp(from, service, 443)?;
+        let pod = cluster.address("pod-b-3", family)?;
+        let udp = Conversation::udp(from, pod, 8443)?;
         assert!(tcp.goes_on(50, Duration::from_secs(2)), "{:?}", tcp.progress());
         assert!(udp.goes_on(50, Duration::from_secs(2)), "{:?}", udp.progress());
         assert_eq!(udp.progress().lost, 0);
     }
+    Ok(())
+}
+
+/// A matrix that expects time-outs must notice that nobody enforces them.
+#[test]
+fn without_agents_every_denied_cell_differs() -> Result<()> {
+    let cluster = Cluster::build(spec(), Mode::Iptables)?;
+    let story = np_tests::story::all().find(|story| story.id == "A5").context("A5")?;
+    let matrix = story.steps[0].table()?.play(&cluster, &Family::BOTH)?;
+    let denied = matrix.cells().filter(|(_, _, cell)| cell.expected == Expected::No).count();
+    assert_eq!(denied, 4);
+    assert_eq!(matrix.differing(), 2 * denied, "{}", Terminal { colour: false }.matrix(&matrix));
+    Ok(())
 }
 
 #[test]
-fn without_agents_all_is_reachable_through_iptables() {
-    everything_is_reachable(Mode::Iptables);
+fn without_agents_all_is_reachable_through_iptables() -> Result<()> {
+    everything_is_reachable(Mode::Iptables)
 }
 
 #[test]
-fn without_agents_all_is_reachable_through_nftables() {
-    everything_is_reachable(Mode::Nftables);
+fn without_agents_all_is_reachable_through_nftables() -> Result<()> {
+    everything_is_reachable(Mode::Nftables)
 }

@@ -63,19 +63,24 @@ const STYLE: &str = include_str!("html/style.css");
 
 fn contents(show: &Show) -> String {
     let mut out = String::from("<nav aria-label=\"Stories\">\n<ol>\n");
-    for played in &show.stories {
-        let mark = if played.differing() == 0 { "good" } else { "bad" };
-        let (id, title) = (played.story.id, escape(played.story.title));
+    let mut entry = |id: &str, label: &str, title: &str, differing: usize| {
+        let mark = if differing == 0 { "good" } else { "bad" };
+        let title = escape(title);
         put(
             &mut out,
-            format_args!("<li class=\"{mark}\"><a href=\"#{id}\"><b>{id}</b> {title}</a></li>"),
+            format_args!("<li class=\"{mark}\"><a href=\"#{id}\"><b>{label}</b> {title}</a></li>"),
         );
+    };
+    for played in &show.stories {
+        entry(played.story.id, played.story.id, played.story.title, played.differing());
     }
     if !show.edit.is_empty() {
-        out += "<li class=\"good\"><a href=\"#edit\"><b>Edit</b> A policy edited under traffic</a></li>\n";
+        let differing = show.edit.iter().filter(|fact| !fact.agrees).count();
+        entry("edit", "Edit", "A policy edited under traffic", differing);
     }
     if !show.malformed.is_empty() {
-        out += "<li class=\"good\"><a href=\"#malformed\"><b>C</b> Malformed manifests</a></li>\n";
+        let differing = show.malformed.iter().map(PlayedMistake::differing).sum();
+        entry("malformed", "C", "Malformed manifests", differing);
     }
     out + "</ol>\n</nav>\n"
 }
@@ -269,4 +274,61 @@ fn escape(text: &str) -> String {
 /// Appends one line. Writing to a string cannot fail.
 fn put(out: &mut String, line: std::fmt::Arguments<'_>) {
     writeln!(out, "{line}").expect("a string takes every write");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::proxy::Mode;
+    use crate::story::cluster;
+    use crate::story::matrix::{Observed, Table};
+
+    fn shown(outcome: Outcome) -> (String, Show) {
+        let story = crate::story::all().next().unwrap();
+        let table = Table::parse("pod-b-1:8443\npod-a no").unwrap();
+        let agrees = outcome == Outcome::Timeout;
+        let observed =
+            vec![Observed { family: Family::V4, outcomes: vec![outcome], source: None, agrees }];
+        let cell = Cell { expected: Expected::No, observed };
+        let matrix =
+            Matrix { targets: table.targets, rows: vec![("pod-a".into(), vec![Some(cell)])] };
+        let step =
+            PlayedStep { step: &story.steps[0], matrix, side: None, applied: Duration::ZERO };
+        let show = Show {
+            proxy: Mode::Iptables,
+            stories: vec![Played { story, steps: vec![step] }],
+            edit: Vec::new(),
+            malformed: Vec::new(),
+            took: Duration::ZERO,
+        };
+        (page(&show, &cluster::spec()), show)
+    }
+
+    #[test]
+    fn a_differing_cell_shows_what_was_expected_and_what_came() {
+        let (page, show) = shown(Outcome::Refused);
+        assert_eq!((show.checks(), show.differing()), (1, 1));
+        assert!(page.contains("expected a time-out, observed refused"), "{page}");
+        assert!(page.contains("1 story, 1 cell checked, 1 differ"), "{page}");
+        let plain = crate::demo::terminal::Terminal { colour: false };
+        let text = plain.story(&show.stories[0]);
+        assert!(text.contains("DIFFERS"), "{text}");
+        assert!(text.contains("IPv4 expected a time-out, observed refused"), "{text}");
+    }
+
+    /// The page may be mailed around: it must not fetch anything, nor break its own markup.
+    #[test]
+    fn the_page_stands_alone() {
+        let (page, show) = shown(Outcome::Timeout);
+        assert_eq!(show.differing(), 0);
+        for word in ["http:", "https:", "<script", "url(", "@import", " src="] {
+            assert!(!page.contains(word), "{word}");
+        }
+        for tag in ["section", "table", "div", "pre", "svg", "small"] {
+            let opened = page.matches(&format!("<{tag}")).count();
+            assert_eq!(opened, page.matches(&format!("</{tag}>")).count(), "{tag}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::topology::Spec;
 
-const NODE_WIDTH: usize = 340;
+const NODE_WIDTH: usize = 372;
 const GAP: usize = 20;
 const POD_HEIGHT: usize = 36;
 const OUTSIDE_TOP: usize = 20;
@@ -35,7 +35,7 @@ pub(super) fn svg(spec: &Spec) -> String {
     line(&mut out, middle, OUTSIDE_TOP + 52, middle, FABRIC_TOP);
     frame(&mut out, "pod", 0, OUTSIDE_TOP, width, 52);
     text(&mut out, "name", 14, OUTSIDE_TOP + 21, "outside");
-    text(&mut out, "sub", 14, OUTSIDE_TOP + 39, &hosts.join("   "));
+    text(&mut out, "sub", 14, OUTSIDE_TOP + 39, &hosts.join(" · "));
     frame(&mut out, "node", 0, FABRIC_TOP, width, 40);
     text(&mut out, "name", 14, FABRIC_TOP + 24, "fabric");
     let routes = format!(
@@ -48,7 +48,7 @@ pub(super) fn svg(spec: &Spec) -> String {
         line(&mut out, left + NODE_WIDTH / 2, FABRIC_TOP + 40, left + NODE_WIDTH / 2, NODE_TOP);
         frame(&mut out, "node", left, NODE_TOP, NODE_WIDTH, node_height);
         text(&mut out, "name", left + 14, NODE_TOP + 23, node.name);
-        let sub = format!("eth0 {}   pods {}", node.address, node.pod_block);
+        let sub = format!("eth0 {} · pods {}", node.address, node.pod_block);
         text(&mut out, "sub", left + 14, NODE_TOP + 41, &sub);
         let pods = spec.pods.iter().filter(|pod| pod.node == node.name);
         for (place, pod) in pods.enumerate() {
@@ -57,11 +57,12 @@ pub(super) fn svg(spec: &Spec) -> String {
             let y = NODE_TOP + 54 + place / 2 * (POD_HEIGHT + 6);
             frame(&mut out, "pod", x, y, pod_width, POD_HEIGHT);
             text(&mut out, "name", x + 8, y + 15, pod.name);
+            text(&mut out, "sub", x + 8, y + 29, pod.namespace);
             let address = match pod.address {
                 Some(address) => address.to_string(),
                 None => "host's network".into(),
             };
-            text(&mut out, "sub", x + 8, y + 29, &format!("{} · {address}", pod.namespace));
+            text(&mut out, "sub end", x + pod_width - 8, y + 29, &address);
         }
     }
     out + "</svg>"
