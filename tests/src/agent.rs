@@ -30,7 +30,7 @@ pub struct Status {
     pub ready: bool,
     pub batches: u64,
     pub devices: Vec<DeviceStatus>,
-    pub endpoints: Vec<serde_json::Value>,
+    pub endpoints: Vec<EndpointStatus>,
     pub counters: Vec<Counter>,
     pub invalid: Vec<InvalidObject>,
     pub diagnostics: Vec<String>,
@@ -43,6 +43,19 @@ pub struct DeviceStatus {
     pub role: String,
     pub attached: bool,
     pub pod: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct EndpointStatus {
+    pub pod: String,
+    pub ingress: Isolation,
+    pub egress: Isolation,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Isolation {
+    pub isolated: bool,
+    pub policies: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -76,7 +76,13 @@ pub fn run(config: &Config) -> Result<Show> {
     let Config { proxy, html, only, terminal } = config;
     let wanted = Wanted::new(only)?;
     let start = Instant::now();
-    println!("Three nodes, 24 pods and a world outside, as network namespaces …");
+    let spec = story::cluster::spec();
+    println!(
+        "{} nodes, {} pods, {} hosts outside, as network namespaces …",
+        spec.nodes.len(),
+        spec.pods.len(),
+        spec.outside.len()
+    );
     let mut stage = Stage::set_up(*proxy)?;
     println!(
         "… up after {:.1} s: kube-proxy's rules in {proxy} mode, one np-agent per node",
@@ -113,7 +119,6 @@ pub fn run(config: &Config) -> Result<Show> {
             println!("{}", terminal.mistake(played).trim_end());
         })?;
     }
-    let spec = stage.cluster.spec.clone();
     drop(stage);
     show.took = start.elapsed();
 
