@@ -37,6 +37,8 @@ pub struct Agent {
     attachments: BTreeMap<IfIndex, Attachment>,
     invalid: Vec<Invalid>,
     batches: u64,
+    /// A turn has reached its end: the maps have held what the objects say.
+    turned: bool,
     /// Why the last turn did not reach its end.
     failure: Option<String>,
     failures: u32,
@@ -80,6 +82,7 @@ impl Agent {
             attachments: BTreeMap::new(),
             invalid: Vec::new(),
             batches: 0,
+            turned: false,
             failure: None,
             failures: 0,
         }
@@ -190,6 +193,7 @@ impl Agent {
         let attach = self.attachments_wanted();
         match written {
             Ok(()) => {
+                self.turned = true;
                 self.failure = None;
                 self.failures = 0;
                 (attach, None)
@@ -397,7 +401,7 @@ impl Agent {
 
     /// The maps hold what the objects say, and every device has its programs.
     pub fn ready(&self) -> bool {
-        self.batches > 0 && self.diagnostics().is_empty()
+        self.turned && self.diagnostics().is_empty()
     }
 
     /// What stands between the agent and readiness.

@@ -144,7 +144,8 @@ fn cargo(verb: &str) -> Command {
 
 /// Runs one `cargo test`, passing on what it prints while counting it.
 fn stream(mut command: Command, agent: &Path, filter: Option<&str>) -> Result<Tally> {
-    command.args(filter).arg("--");
+    // What a test prints is its figures: how many cases it ran, what a program costs.
+    command.args(filter).args(["--", "--show-output"]);
     println!("    $ {}", shell::line(&command));
     shell::flush();
     if stdout().is_terminal() {

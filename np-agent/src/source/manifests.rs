@@ -9,14 +9,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use serde::{Deserialize, Serialize};
-
 use super::SourceError;
 use super::convert::{self, Claim, Parsed};
 use super::invalid::Invalid;
-use super::memory;
+use super::memory::{self, Good};
 use super::scan::{self, Scan};
-use crate::model::{Change, Object, ObjectKey};
+use crate::model::{Change, ObjectKey};
 
 const PARSER_STACK: usize = 16 << 20;
 
@@ -29,13 +27,6 @@ pub struct Manifests {
     memory: Option<PathBuf>,
     /// Nobody has been told of `good` yet.
     fresh: bool,
-}
-
-/// The last good version of an object.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Good {
-    pub object: Object,
-    pub file: PathBuf,
 }
 
 /// What one reading of the directory brought: one change of the cluster.

@@ -2,9 +2,18 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::manifests::Good;
+use serde::{Deserialize, Serialize};
+
+use crate::model::Object;
+
+/// The last good version of an object.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Good {
+    pub object: Object,
+    pub file: PathBuf,
+}
 
 /// What an earlier process left; nothing when it left nothing, or nothing that can be understood.
 pub(super) fn read(file: &Path) -> Vec<Good> {
