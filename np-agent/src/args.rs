@@ -72,6 +72,7 @@ pub struct RunArgs {
     #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
 
+    /// How log lines look.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }
@@ -93,6 +94,7 @@ pub struct ShowArgs {
     #[command(flatten)]
     pub place: PlaceArgs,
 
+    /// A table to read, or JSON to work with.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
 }

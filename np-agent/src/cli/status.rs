@@ -1,9 +1,11 @@
 //! `np-agent status`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use nix::net::if_::if_nameindex;
 
 use super::table::table;
 use crate::admin;
@@ -44,6 +46,11 @@ fn read_pinned(place: &PlaceArgs) -> anyhow::Result<Status> {
         Some(bytes) => serde_json::from_slice(&bytes).context("the pinned record is not whole")?,
         None => Record::default(),
     };
+    let names: BTreeMap<u32, String> = if_nameindex()
+        .context("cannot list the node's devices")?
+        .iter()
+        .map(|device| (device.index(), device.name().to_string_lossy().into_owned()))
+        .collect();
     let devices = tables
         .ifaces
         .values()
@@ -52,7 +59,7 @@ fn read_pinned(place: &PlaceArgs) -> anyhow::Result<Status> {
             let endpoint = record.endpoints.iter().find(|e| e.ifindex.0 == ifindex);
             DeviceStatus {
                 ifindex,
-                name: endpoint.map_or_else(|| "?".to_owned(), |e| e.device.clone()),
+                name: names.get(&ifindex).cloned().unwrap_or_else(|| "gone".to_owned()),
                 role: crate::agent::role_name(iface.role()).to_owned(),
                 attached: links.iter().any(|link| link.ifindex.0 == ifindex),
                 pod: endpoint.map(|e| e.pod.to_string()),
@@ -153,7 +160,7 @@ fn render(status: &Status) -> String {
     if !invalid.is_empty() {
         text.push_str("\nRefused manifests (the last good version of each object is in force):\n");
         for problem in invalid {
-            writeln!(text, "  {}", problem["message"].as_str().unwrap_or("?")).ok();
+            writeln!(text, "  {problem}").ok();
         }
     }
     if !diagnostics.is_empty() {
