@@ -169,7 +169,7 @@ fn an_address_leads_to_the_pod_that_has_it_now() {
     let new = mk_pod("new", "10.0.0.1");
     let mut bindings = Bindings::default();
     let first = mk_veth(9, &["10.0.0.1"]);
-    place(&mut bindings, std::slice::from_ref(&first), &mk_index(&[old.clone()], &[]));
+    place(&mut bindings, std::slice::from_ref(&first), &mk_index(std::slice::from_ref(&old), &[]));
     let mut second = mk_veth(7, &["10.0.0.1"]);
     second.host_routes = vec!["10.0.0.1".parse().expect("an address")];
     let index = mk_index(&[old, new], &[]);
