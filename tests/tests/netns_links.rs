@@ -568,16 +568,20 @@ fn churn(node: String, first: u32, step: u32) -> JoinHandle<u32> {
         let node = File::open(node).expect("the node's namespace");
         setns(&node, CloneFlags::CLONE_NEWNET).expect("needs root");
         let end = Instant::now() + Duration::from_secs(3);
-        let mut alive = VecDeque::new();
+        let mut alive: VecDeque<(Pod, IpAddr)> = VecDeque::new();
         let mut made = 0;
         while Instant::now() < end {
             let number = first + made * step;
             let pod = Pod::new();
             run("ip", &veth(&format!("veth{number}"), &pod));
-            pod.ip(&format!("addr add {}/32 dev eth0", churn_address(number)));
-            alive.push_back(pod);
-            if alive.len() > 2 {
-                drop(alive.pop_front());
+            let address = churn_address(number);
+            pod.ip(&format!("addr add {address}/32 dev eth0"));
+            alive.push_back((pod, address));
+            if alive.len() > 2
+                && let Some((old, address)) = alive.pop_front()
+            {
+                // An event in its last moment, so that it is read while it dies.
+                old.ip(&format!("addr del {address}/32 dev eth0"));
             }
             made += 1;
         }

@@ -21,7 +21,7 @@ pub struct Monitor {
     inside: Subscription,
     requests: Requests,
     entries: BTreeMap<IfIndex, Entry>,
-    reported: BTreeMap<IfIndex, Device>,
+    reported: BTreeMap<IfIndex, Entry>,
     pending: Pending,
     resyncs: u64,
 }
@@ -49,7 +49,10 @@ impl Monitor {
     pub fn devices(&mut self) -> Result<Vec<Device>, LinksError> {
         self.pending.everything = true;
         self.settle()?;
-        Ok(self.reported.values().cloned().collect())
+        while self.pending.own_events_lost {
+            self.settle()?;
+        }
+        Ok(self.reported.values().map(|entry| entry.device.clone()).collect())
     }
 
     /// Waits until something is different from what was last reported. What vanished comes first,
@@ -59,7 +62,7 @@ impl Monitor {
     /// everything again.
     pub async fn next(&mut self) -> Result<Vec<DeviceChange>, LinksError> {
         loop {
-            if self.pending.is_empty() {
+            if self.pending.is_idle() {
                 tokio::select! {
                     ready = self.own.ready() => ready?,
                     ready = self.inside.ready() => ready?,
@@ -85,31 +88,21 @@ impl Monitor {
         self.requests.undecodable()
     }
 
-    /// Reads what events call for until they call for nothing more.
+    /// Reads what events call for, or a part of it, and reports.
     ///
-    /// The last step is always a look at the events: when a read found a new device under a reused
-    /// index, the event of the old one's end is there already, since the kernel sends it before it
-    /// gives the index away.
+    /// It ends with a look at the events: when a read found a new device under a reused index, the
+    /// event of the old one's end is there already, since the kernel sends it before it gives the
+    /// index away. It does not wait for events to cease: a new device is to be isolated soon.
     fn settle(&mut self) -> Result<Vec<DeviceChange>, LinksError> {
-        if let Err(error) = self.follow() {
+        let step = self.hear().and_then(|()| self.read()).and_then(|()| self.hear());
+        if let Err(error) = step {
             // Events may have been taken out and not acted upon.
             self.pending.everything = true;
             self.pending.own_events_lost = true;
             return Err(error);
         }
-        Ok(self.report())
-    }
-
-    fn follow(&mut self) -> Result<(), LinksError> {
-        self.hear()?;
-        for _ in 0..ROUNDS {
-            if self.pending.is_idle() {
-                break;
-            }
-            self.read()?;
-            self.hear()?;
-        }
-        Ok(())
+        // The end of a device just read may be among the lost events.
+        Ok(if self.pending.own_events_lost { Vec::new() } else { self.report() })
     }
 
     fn hear(&mut self) -> Result<(), LinksError> {
@@ -171,12 +164,13 @@ impl Monitor {
         self.pending.devices.extend(concerned.map(|entry| entry.link.index));
     }
 
-    /// Reads what is marked.
+    /// Reads what is marked, many devices in several steps.
     fn read(&mut self) -> Result<(), LinksError> {
         if mem::take(&mut self.pending.everything) {
             return self.read_everything();
         }
-        for index in mem::take(&mut self.pending.devices) {
+        for _ in 0..DEVICES_AT_ONCE {
+            let Some(index) = self.pending.devices.pop_first() else { break };
             match self.requests.entry(index)? {
                 None => {
                     self.entries.remove(&index);
@@ -200,7 +194,7 @@ impl Monitor {
             self.requests.entries()?.into_iter().map(|entry| (entry.link.index, entry)).collect();
         if mem::take(&mut self.pending.own_events_lost) {
             // The end of a device may be among the lost events, and another have its index.
-            let replaced = self.entries.iter().filter(|(index, old)| {
+            let replaced = self.reported.iter().filter(|(index, old)| {
                 entries.get(*index).is_some_and(|new| !old.link.same_end(&new.link))
             });
             self.pending.gone.extend(replaced.map(|(index, _)| *index));
@@ -215,10 +209,10 @@ impl Monitor {
         gone.extend(self.reported.keys().filter(|index| !self.entries.contains_key(*index)));
         gone.retain(|index| self.reported.remove(index).is_some());
         let mut changes: Vec<_> = gone.into_iter().map(DeviceChange::Gone).collect();
-        for (index, Entry { device, .. }) in &self.entries {
-            if self.reported.get(index) != Some(device) {
-                self.reported.insert(*index, device.clone());
-                changes.push(DeviceChange::Seen(device.clone()));
+        for (index, entry) in &self.entries {
+            let before = self.reported.insert(*index, entry.clone());
+            if before.is_none_or(|before| before.device != entry.device) {
+                changes.push(DeviceChange::Seen(entry.device.clone()));
             }
         }
         changes
@@ -241,14 +235,10 @@ impl Pending {
     fn is_idle(&self) -> bool {
         self.devices.is_empty() && !self.routes && !self.everything
     }
-
-    fn is_empty(&self) -> bool {
-        self.is_idle() && self.gone.is_empty()
-    }
 }
 
-/// Rounds of reading before what is known is reported, changes going on or not.
-const ROUNDS: u32 = 8;
+/// Devices read before what is known is reported. Reading waits while others change devices.
+const DEVICES_AT_ONCE: u32 = 64;
 
 /// Datagrams taken from peer namespaces at once: pods can make them faster than we read.
 const INSIDE_AT_ONCE: usize = 4096;

@@ -1,7 +1,7 @@
 //! Questions to the kernel, one at a time: a device, addresses, routes. Each answer is complete or
 //! an error.
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{io, mem, net::IpAddr, time::Duration};
 
 use netlink_packet_core::{
     DoneBuffer, ErrorBuffer, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
@@ -28,13 +28,20 @@ pub(super) struct Requests {
     buffer: Vec<u8>,
     sequence: u32,
     undecodable: u64,
+    told_of_hidden_devices: bool,
 }
 
 impl Requests {
     pub(super) fn open() -> Result<Self, LinksError> {
         let socket = Socket::open()?;
         socket.set_timeout(PATIENCE)?;
-        Ok(Self { socket, buffer: vec![0; DATAGRAM], sequence: 0, undecodable: 0 })
+        Ok(Self {
+            socket,
+            buffer: vec![0; DATAGRAM],
+            sequence: 0,
+            undecodable: 0,
+            told_of_hidden_devices: false,
+        })
     }
 
     /// Replies that could not be read and were skipped.
@@ -152,7 +159,18 @@ impl Requests {
             let found = self.ask("RTM_GETROUTE", message, NLM_F_DUMP, |reply| {
                 (reply.kind == libc::RTM_NEWROUTE).then(|| Route::decode(reply.payload).ok())
             })?;
-            found.iter().flatten().for_each(|route| routes.add(route));
+            for route in found.iter().flatten() {
+                routes.add(route);
+                if route.hides_its_devices()
+                    && !mem::replace(&mut self.told_of_hidden_devices, true)
+                {
+                    tracing::warn!(
+                        "a route names a nexthop object and not its device: uplinks may be \
+                         mistaken for pods; set net.ipv4.nexthop_compat_mode=1 or name them with \
+                         --uplink"
+                    );
+                }
+            }
         }
         Ok(routes)
     }

@@ -1,0 +1,335 @@
+//! One file's bytes into objects and complaints. A bad document, or a bad item of a list, hides
+//! no other.
+
+use std::path::Path;
+
+use super::documents::{self, Document};
+use super::fields::{At, Fields, Problem, Problems, Refused};
+use super::guess;
+use super::identity::Identity;
+use super::invalid::{Invalid, shortened};
+use super::kinds::{self, Kind, Sort, Unreadable};
+use super::tree::{self, Node, Place, Syntax, Value};
+use super::{metadata, objects, policy};
+use crate::model::{Object, ObjectKey};
+
+/// What a file says.
+#[derive(Debug, Default)]
+pub(super) struct Parsed {
+    /// In the order of the file.
+    pub claims: Vec<Claim>,
+    pub invalid: Vec<Invalid>,
+    /// Some document does not tell which object it is.
+    pub unidentified: bool,
+    /// Documents of kinds that the agent does not read.
+    pub ignored: usize,
+}
+
+/// A document that names an object.
+#[derive(Debug)]
+pub(super) struct Claim {
+    pub key: ObjectKey,
+    pub line: u32,
+    pub column: u32,
+    /// None when the document is refused.
+    pub object: Option<Object>,
+}
+
+/// More than a user reads about one file.
+const MOST_INVALID: usize = 100;
+
+pub(super) fn file(path: &Path, bytes: &[u8]) -> Parsed {
+    let mut parsed = Parsed::default();
+    for document in documents::split(bytes) {
+        Reader { path, document, parsed: &mut parsed }.read();
+    }
+    if let Some(more) = parsed.invalid.len().checked_sub(MOST_INVALID).filter(|more| *more > 0) {
+        parsed.invalid.truncate(MOST_INVALID);
+        let problem = format!("{more} more problems in this file");
+        parsed.invalid.push(Invalid::file(
+            path,
+            problem,
+            "correct the first ones, then look again",
+        ));
+    }
+    parsed
+}
+
+struct Reader<'a, 'p> {
+    path: &'p Path,
+    document: Document<'a>,
+    parsed: &'p mut Parsed,
+}
+
+impl<'a> Reader<'a, '_> {
+    fn read(&mut self) {
+        let text = match self.text() {
+            Ok(text) => text,
+            Err((place, problem)) => {
+                let remedy = "save it as UTF-8 text, or move it out of the directory";
+                return self.unidentified(place, "", problem, remedy);
+            }
+        };
+        match tree::parse(text) {
+            Ok(node) => self.document(&node, text),
+            Err(syntax) => self.broken(&syntax, text),
+        }
+    }
+
+    /// The document as text, or where and why it is none.
+    fn text(&self) -> Result<&'a str, (Place, &'static str)> {
+        let bytes = self.document.bytes;
+        let (valid, end) = match std::str::from_utf8(bytes) {
+            Ok(text) => (text, None),
+            Err(error) => {
+                let (valid, _) = bytes.split_at(error.valid_up_to());
+                (std::str::from_utf8(valid).unwrap_or_default(), Some("not UTF-8 text"))
+            }
+        };
+        let (valid, end) = match valid.split_once('\0') {
+            Some((before, _)) => (before, Some("not text: it contains a zero byte")),
+            None => (valid, end),
+        };
+        let Some(problem) = end else { return Ok(valid) };
+        let line = valid.bytes().filter(|byte| *byte == b'\n').count() + 1;
+        let column = valid.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Err((Place { line: number(line), column: number(column) }, problem))
+    }
+
+    fn document(&mut self, node: &Node, text: &str) {
+        let at = At { node, path: String::new() };
+        match &node.value {
+            Value::Null => {}
+            Value::Map(entries) => self.object(&Fields { at, entries }, None, text),
+            _ => {
+                let value = shown_line(text, node.place.line);
+                let problem =
+                    "a Kubernetes object is needed here, with apiVersion, kind and metadata";
+                let remedy = "remove this text, or begin each of its lines with #";
+                self.unidentified(node.place, value, problem, remedy);
+            }
+        }
+    }
+
+    /// Reads an object or a list of them; `kind` is what an item of a typed list may leave out.
+    fn object<'n>(&mut self, object: &Fields<'n>, kind: Option<Kind>, text: &'n str) {
+        let mut problems = Problems::new(text);
+        let identity = Identity::of(object);
+        let sort = match (kind, object.get("apiVersion"), object.get("kind")) {
+            (Some(kind), None, None) => Ok(Sort::Object(kind)),
+            _ => sort(object, &mut problems),
+        };
+        match sort {
+            Ok(Sort::Ignored) => self.parsed.ignored += 1,
+            Ok(Sort::List(kind)) => self.list(object, kind, problems, text),
+            Ok(Sort::Object(kind)) => {
+                let unique = object.no_duplicates(&mut problems);
+                let read = read(object, kind, &mut problems);
+                match unique.and(read) {
+                    Ok((object, place)) => self.claim(object.key(), place, Some(object)),
+                    Err(_) => {
+                        self.refuse(&identity, Some(kind), object.at.node.place, problems);
+                    }
+                }
+            }
+            Err(meant) => self.refuse(&identity, meant, object.at.node.place, problems),
+        }
+    }
+
+    fn list<'n>(
+        &mut self,
+        list: &Fields<'n>,
+        kind: Option<Kind>,
+        mut problems: Problems<'n>,
+        text: &'n str,
+    ) {
+        let identity = Identity::of(list);
+        let place = list.at.node.place;
+        let mut twice = false;
+        for (index, entry) in list.entries.iter().enumerate() {
+            if list.entries[..index].iter().any(|earlier| earlier.key == entry.key) {
+                let remedy = "remove one of them, or join them";
+                list.refuse_key(entry, &mut problems, "appears twice here", remedy);
+                twice = true;
+            }
+        }
+        let Some(at) = list.get("items").filter(|_| !twice) else {
+            // A list without items is what `kubectl get` prints when it finds nothing.
+            if twice {
+                self.refuse(&identity, None, place, problems);
+            }
+            return;
+        };
+        let Value::List(items) = &at.node.value else {
+            at.refuse(
+                &mut problems,
+                "a list is needed here",
+                "write each object as an item: \"- …\"",
+            );
+            return self.refuse(&identity, None, place, problems);
+        };
+        for (index, node) in items.iter().enumerate() {
+            let at = At { node, path: format!("{}[{index}]", at.path) };
+            let mut problems = Problems::new(text);
+            match at.fields(&mut problems) {
+                Ok(item) => self.object(&item, kind, text),
+                Err(_) => self.refuse(&identity, None, node.place, problems),
+            }
+        }
+    }
+
+    /// A text that the parser does not take.
+    fn broken(&mut self, syntax: &Syntax, text: &str) {
+        let guess = guess::identity(text);
+        let kind = guess.kind.and_then(Kind::named);
+        let identity = Identity {
+            kind: guess.kind,
+            namespace: guess.namespace,
+            name: guess.name,
+            ambiguous: guess.ambiguous,
+        };
+        let place = syntax.place.unwrap_or(Place { line: 1, column: 1 });
+        let line = text.lines().nth((place.line as usize).saturating_sub(1)).unwrap_or_default();
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let tab = indent.find('\t').and_then(|before| u32::try_from(before + 1).ok());
+        let spot = guess::spot(text, place.line);
+        let parser = format!("not YAML: {}", syntax.problem);
+        let (column, problem, remedy) = match (tab, spot.beside) {
+            (Some(column), _) => (
+                column,
+                "a tab in the indentation; YAML is indented with spaces only".to_owned(),
+                "replace the tab by spaces".to_owned(),
+            ),
+            (None, Some((field, column))) => {
+                let remedy = format!("let it begin in column {column}, like \"{field}\" above");
+                (place.column, parser, remedy)
+            }
+            (None, None) if spot.path.is_empty() && !line.trim().is_empty() => (
+                place.column,
+                "not YAML: neither a field nor a list item nor a comment".to_owned(),
+                "remove this text, or begin each of its lines with #".to_owned(),
+            ),
+            (None, None) => (
+                place.column,
+                parser,
+                "look at the indentation, quotes and brackets of this line and the ones above"
+                    .to_owned(),
+            ),
+        };
+        let problem = Problem {
+            place: Place { line: place.line, column },
+            field: spot.path,
+            value: shortened(line.trim()),
+            problem,
+            remedy,
+        };
+        let mut problems = Problems::new(text);
+        problems.add(problem);
+        self.refuse(&identity, kind, Place { line: 1, column: 1 }, problems);
+    }
+
+    /// Reports a refused document, and what it claims to be if it says so.
+    fn refuse(
+        &mut self,
+        identity: &Identity<'_>,
+        kind: Option<Kind>,
+        place: Place,
+        problems: Problems<'_>,
+    ) {
+        let object = identity.label(kind);
+        for Problem { place, field, value, problem, remedy } in problems.found {
+            let (line, column) = self.position(place);
+            self.parsed.invalid.push(Invalid {
+                file: self.path.to_owned(),
+                line,
+                column,
+                object: object.clone(),
+                field,
+                value,
+                problem,
+                remedy,
+            });
+        }
+        match kind.and_then(|kind| identity.key(kind)) {
+            Some(key) => self.claim(key, place, None),
+            None => self.parsed.unidentified = true,
+        }
+    }
+
+    /// Reports a document that says nothing about an object.
+    fn unidentified(&mut self, place: Place, value: &str, problem: &str, remedy: &str) {
+        let (line, column) = self.position(place);
+        self.parsed.unidentified = true;
+        self.parsed.invalid.push(Invalid {
+            file: self.path.to_owned(),
+            line,
+            column,
+            object: None,
+            field: String::new(),
+            value: shortened(value),
+            problem: problem.to_owned(),
+            remedy: remedy.to_owned(),
+        });
+    }
+
+    fn claim(&mut self, key: ObjectKey, place: Place, object: Option<Object>) {
+        let (line, column) = self.position(place);
+        self.parsed.claims.push(Claim { key, line, column, object });
+    }
+
+    fn position(&self, place: Place) -> (u32, u32) {
+        (self.document.lines_before.saturating_add(place.line), place.column)
+    }
+}
+
+/// The document's sort; in error, the kind it probably is.
+fn sort<'n>(object: &Fields<'n>, problems: &mut Problems<'n>) -> Result<Sort, Option<Kind>> {
+    let text = |key: &str, problems: &mut Problems<'n>| {
+        match object.get(key) {
+        Some(at) => at.text(problems).map(|text| (at, text)),
+        None => Err(object.missing(key, problems, match key {
+            "kind" => "say what it is, such as \"kind: NetworkPolicy\"",
+            _ => "write \"apiVersion: networking.k8s.io/v1\" for a NetworkPolicy, \"apiVersion: v1\" \
+                  for Pods, Namespaces and Nodes",
+        })),
+    }
+    };
+    let version = text("apiVersion", problems);
+    let kind = text("kind", problems);
+    let (Ok((version_at, version)), Ok((kind_at, kind))) = (&version, &kind) else {
+        return Err(kind.ok().and_then(|(_, kind)| Kind::named(kind)));
+    };
+    kinds::sort(version, kind).map_err(|Unreadable { field, problem, remedy, meant }| {
+        let at = if field == "kind" { kind_at } else { version_at };
+        at.refuse(problems, problem, remedy);
+        meant
+    })
+}
+
+fn read<'n>(
+    object: &Fields<'n>,
+    kind: Kind,
+    problems: &mut Problems<'n>,
+) -> Result<(Object, Place), Refused> {
+    // A broken name must not hide what else is wrong.
+    let (metadata, broken) = match metadata::read(object, kind, problems) {
+        Ok(metadata) => (metadata, None),
+        Err(refused) => (metadata::Metadata::default(), Some(refused)),
+    };
+    let place = metadata.place;
+    let object = match kind {
+        Kind::Policy => policy::read(object, metadata, problems).map(Object::Policy),
+        Kind::Pod => objects::pod(object, metadata, problems).map(Object::Pod),
+        Kind::Node => objects::node(object, metadata, problems).map(Object::Node),
+        Kind::Namespace => Ok(Object::Namespace(objects::namespace(metadata))),
+    };
+    match broken {
+        Some(refused) => Err(refused),
+        None => object.map(|object| (object, place)),
+    }
+}
+
+fn shown_line(text: &str, line: u32) -> &str {
+    text.lines().nth((line as usize).saturating_sub(1)).unwrap_or_default().trim()
+}

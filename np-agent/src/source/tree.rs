@@ -1,0 +1,166 @@
+//! A document as nodes that know their place, so that every later complaint can name one.
+//!
+//! Types are the ones YAML infers: a plain `1` is an integer, also where a label was meant, and is
+//! refused there as the API server refuses it. A key given twice stays in the tree twice.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::options::DuplicateKeyPolicy;
+use serde_saphyr::{Error, Location, MessageFormatter, Spanned, UserMessageFormatter};
+
+/// A place in a document's text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    pub line: u32,
+    pub column: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Node {
+    pub place: Place,
+    /// Where the scalar stands in the text, to show it as written.
+    pub bytes: (usize, usize),
+    pub value: Value,
+}
+
+#[derive(Debug)]
+pub(super) enum Value {
+    Null,
+    Bool(bool),
+    Integer(i64),
+    /// A number that is no integer, or too large to be one here.
+    Number,
+    Text(String),
+    List(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub key: String,
+    pub place: Place,
+    pub value: Node,
+}
+
+/// Why a text is no document.
+#[derive(Debug)]
+pub(super) struct Syntax {
+    pub place: Option<Place>,
+    pub problem: String,
+}
+
+/// Deepest nesting. Kubernetes objects stay below 20, except schemas in custom resources.
+const DEEPEST: usize = 96;
+
+/// Reads one document.
+pub(super) fn parse(text: &str) -> Result<Node, Syntax> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: DEEPEST,
+            flow_nesting_limit: DEEPEST,
+            // An 8 MiB list of pods has about 500,000 nodes.
+            max_nodes: 600_000,
+            max_events: 1_500_000,
+            max_aliases: 1_000,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: 100_000,
+            max_replay_stack_depth: 16,
+        },
+        emit_comments: false,
+        // The last of two equal keys does not win: both arrive, and the reader refuses them with
+        // the name of the field.
+        duplicate_keys: DuplicateKeyPolicy::LastWins,
+        with_snippet: false,
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| Syntax::from(&error))
+}
+
+impl Place {
+    fn of(location: Location) -> Self {
+        let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        Self { line: number(location.line()), column: number(location.column()) }
+    }
+}
+
+impl From<&Error> for Syntax {
+    fn from(error: &Error) -> Self {
+        let place = error.location().filter(|location| *location != Location::UNKNOWN);
+        let problem = UserMessageFormatter.format_message(error.without_snippet());
+        let problem = problem.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        Self { place: place.map(Place::of), problem }
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Spanned { value, referenced, defined } = Spanned::<Value>::deserialize(deserializer)?;
+        let span = defined.span();
+        let byte = |n: Option<u64>| n.and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+        let start = byte(span.byte_offset());
+        let bytes = (start, start.saturating_add(byte(span.byte_len())));
+        Ok(Self { place: Place::of(referenced), bytes, value })
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+struct ValueVisitor;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a YAML value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Integer(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(i64::try_from(value).map_or(Value::Number, Value::Integer))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
+        Ok(Value::Number)
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::Text(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::Text(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Value::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut map = Vec::new();
+        while let Some(key) = entries.next_key::<Spanned<String>>()? {
+            let place = Place::of(key.referenced);
+            map.push(Entry { key: key.value, place, value: entries.next_value()? });
+        }
+        Ok(Value::Map(map))
+    }
+}

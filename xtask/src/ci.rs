@@ -1,0 +1,20 @@
+//! What must be green before a change goes in; `.ci/run` calls this and nothing else.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+
+use crate::{layers, lint, test};
+
+/// Run everything that must pass: lint, layers, then `cargo xtask test`
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+pub fn run(Args {}: &Args) -> Result<()> {
+    let start = Instant::now();
+    lint::checks().context("lint")?;
+    layers::check().context("layers")?;
+    test::run(&test::Args::default()).context("test")?;
+    println!("ci: all passed in {:.0} s", start.elapsed().as_secs_f32());
+    Ok(())
+}

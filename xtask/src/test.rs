@@ -1,0 +1,302 @@
+//! Runs the tests in tiers and sums them up. A tier is told by the name of the test file: `prog_*`
+//! and `verifier` load programs into the kernel, `netns_*` send real traffic, all else needs no root.
+
+use std::fmt;
+use std::io::{BufRead as _, BufReader, IsTerminal as _, stdout};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+use crate::build_ebpf;
+use crate::setup::{self, Needs};
+use crate::shell::{self, step};
+use crate::workspace::{self, Workspace};
+
+/// Set up, build, and run all tests; prog and netns need root and fail without it
+///
+/// Every tier uses plain `cargo test`, so what it prints is cargo's own; at the end a table gives the
+/// numbers per tier, and a tier that ran no test is a failure.
+#[derive(Debug, Default, clap::Args)]
+pub struct Args {
+    /// Run only tests whose name contains this
+    filter: Option<String>,
+
+    /// Run only this tier (may be repeated)
+    #[arg(long = "tier", value_enum)]
+    tiers: Vec<Tier>,
+}
+
+/// From the least powerful to the most; a test belongs in the first that can show its point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Tier {
+    /// Pure logic, properties against the oracle; no root
+    Unit,
+    /// The programs in the kernel, run on packets by BPF_PROG_TEST_RUN
+    Prog,
+    /// Real agents and real traffic between network namespaces
+    Netns,
+}
+
+impl Tier {
+    const ALL: [Tier; 3] = [Tier::Unit, Tier::Prog, Tier::Netns];
+
+    fn of(target: &str) -> Self {
+        if target.starts_with("netns_") {
+            Tier::Netns
+        } else if target.starts_with("prog_") || target == "verifier" {
+            Tier::Prog
+        } else {
+            Tier::Unit
+        }
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Tier::Unit => "unit",
+            Tier::Prog => "prog",
+            Tier::Netns => "netns",
+        })
+    }
+}
+
+pub fn run(Args { filter, tiers }: &Args) -> Result<()> {
+    let tiers: Vec<Tier> =
+        Tier::ALL.into_iter().filter(|tier| tiers.is_empty() || tiers.contains(tier)).collect();
+    if tiers.iter().any(|tier| *tier != Tier::Unit) {
+        if !shell::is_root() {
+            bail!(
+                "the tiers prog and netns need root; run `sudo -E env \"PATH=$PATH\" cargo xtask \
+                 test`, or only `cargo xtask test --tier unit`"
+            );
+        }
+        let toolchain = setup::ensure(Needs::Run)?;
+        build_ebpf::build(&build_ebpf::Args::default(), &toolchain)?;
+    }
+    let workspace = Workspace::read(false)?;
+    // The same packages in every cargo command, hence the same features: all is built once, here.
+    step("building the tests and the agent", || {
+        shell::run(cargo("build").args(["--lib", "--bins", "--tests"]))
+    })?;
+    let agent = workspace.target_dir.join("debug/np-agent");
+    let mut rows = Vec::new();
+    for tier in tiers {
+        println!("==> tier {tier}");
+        let start = Instant::now();
+        let mut tally = Tally::default();
+        for mut command in commands(tier, &workspace) {
+            let part = stream(&mut command, &agent, filter.as_deref())
+                .with_context(|| format!("running tier {tier}"))?;
+            tally.add(part);
+        }
+        rows.push(Row { tier, tally, took: start.elapsed() });
+    }
+    let report = report(&rows, filter.as_deref());
+    print!("\n{}", report.text);
+    shell::flush();
+    if !report.problems.is_empty() {
+        bail!("{}", report.problems.join("; "));
+    }
+    Ok(())
+}
+
+/// The cargo commands of a tier: np-tests' files by name, and for `unit` also what is in the crates.
+fn commands(tier: Tier, workspace: &Workspace) -> Vec<Command> {
+    let mut selected = cargo_test();
+    let mut any = tier == Tier::Unit;
+    if tier == Tier::Unit {
+        selected.args(["--lib", "--bins"]);
+    }
+    for target in workspace.test_targets().filter(|target| Tier::of(target) == tier) {
+        selected.args(["--test", target]);
+        any = true;
+    }
+    let mut commands = Vec::new();
+    if any {
+        commands.push(selected);
+    }
+    if tier == Tier::Unit {
+        // cargo runs examples in documentation only by themselves.
+        let mut examples = cargo_test();
+        examples.arg("--doc");
+        commands.push(examples);
+    }
+    commands
+}
+
+fn cargo_test() -> Command {
+    let mut command = cargo("test");
+    command.arg("--no-fail-fast");
+    command
+}
+
+fn cargo(verb: &str) -> Command {
+    let mut command = shell::cargo();
+    command.args([verb, "--workspace", "--exclude", "np-ebpf"]).current_dir(workspace::root());
+    command
+}
+
+/// Runs one `cargo test`, passing on what it prints while counting it.
+fn stream(command: &mut Command, agent: &Path, filter: Option<&str>) -> Result<Tally> {
+    command.args(filter).arg("--");
+    if stdout().is_terminal() {
+        command.args(["--color", "always"]);
+    }
+    println!("    $ {}", shell::line(command));
+    shell::flush();
+    let mut child = command
+        .env("NP_AGENT", agent)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo")?;
+    let pipe = child.stdout.take().context("cargo's output is not piped")?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(pipe).split(b'\n') {
+        let line = line.context("reading what cargo test prints")?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        if let Some(result) = Tally::parse(&line) {
+            tally.add(result);
+        }
+    }
+    let status = child.wait().context("waiting for cargo test")?;
+    // Also when no summary line tells: a test that did not compile, or a crash of the whole binary.
+    tally.broken |= !status.success() && tally.failed == 0;
+    Ok(tally)
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    /// cargo failed without counting a failed test.
+    broken: bool,
+}
+
+impl Tally {
+    fn add(&mut self, Tally { passed, failed, ignored, broken }: Tally) {
+        self.passed += passed;
+        self.failed += failed;
+        self.ignored += ignored;
+        self.broken |= broken;
+    }
+
+    /// Reads `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; …`, coloured or not.
+    fn parse(line: &str) -> Option<Self> {
+        let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+        let mut tally = Self::default();
+        for part in counts.split(';') {
+            match part.trim().split_once(' ') {
+                Some((count, "passed")) => tally.passed = count.parse().ok()?,
+                Some((count, "failed")) => tally.failed = count.parse().ok()?,
+                Some((count, "ignored")) => tally.ignored = count.parse().ok()?,
+                Some(_) | None => {}
+            }
+        }
+        Some(tally)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    tier: Tier,
+    tally: Tally,
+    took: Duration,
+}
+
+#[derive(Debug)]
+struct Report {
+    text: String,
+    problems: Vec<String>,
+}
+
+fn report(rows: &[Row], filter: Option<&str>) -> Report {
+    let mut text = String::from("tier     tests run   failed  ignored   seconds\n");
+    let mut problems = Vec::new();
+    let mut total = Tally::default();
+    for Row { tier, tally, took } in rows {
+        let run = tally.passed + tally.failed;
+        text += &format!(
+            "{tier:<7} {run:>10} {:>8} {:>8} {:>9.1}\n",
+            tally.failed,
+            tally.ignored,
+            took.as_secs_f32()
+        );
+        if tally.broken {
+            problems.push(format!("tier {tier}: a test binary did not build or did not finish"));
+        }
+        if tally.failed > 0 {
+            problems.push(format!("tier {tier}: {} failed", tally.failed));
+        }
+        if run == 0 && filter.is_none() {
+            problems.push(format!("tier {tier} ran no test"));
+        }
+        total.add(*tally);
+    }
+    if let Some(filter) = filter
+        && total.passed + total.failed == 0
+    {
+        problems.push(format!("no test has `{filter}` in its name"));
+    }
+    text += &format!("{} passed, {} failed\n", total.passed, total.failed);
+    Report { text, problems }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(tier: Tier, passed: u64, failed: u64) -> Row {
+        let tally = Tally { passed, failed, ..Tally::default() };
+        Row { tier, tally, took: Duration::from_millis(1500) }
+    }
+
+    #[test]
+    fn cargo_s_summary_line_is_read_coloured_or_not() {
+        let want = Tally { passed: 3, failed: 1, ignored: 2, broken: false };
+        let plain =
+            "test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out";
+        assert_eq!(Tally::parse(plain), Some(want));
+        let colour = "test result: \x1b[31mFAILED\x1b[m. 3 passed; 1 failed; 2 ignored; 0 measured";
+        assert_eq!(Tally::parse(colour), Some(want));
+        assert_eq!(Tally::parse("test unit::result ... ok"), None);
+    }
+
+    #[test]
+    fn the_closing_line_sums_all_tiers() {
+        let report = report(&[row(Tier::Unit, 10, 0), row(Tier::Netns, 4, 0)], None);
+        assert!(report.text.ends_with("\n14 passed, 0 failed\n"), "{}", report.text);
+        assert_eq!(report.problems, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_tier_without_tests_is_a_failure_unless_a_filter_left_it_empty() {
+        let rows = [row(Tier::Unit, 10, 0), row(Tier::Prog, 0, 0)];
+        assert_eq!(report(&rows, None).problems, ["tier prog ran no test"]);
+        assert_eq!(report(&rows, Some("name")).problems, Vec::<String>::new());
+        let nothing = report(&[row(Tier::Unit, 0, 0)], Some("name"));
+        assert_eq!(nothing.problems, ["no test has `name` in its name"]);
+    }
+
+    #[test]
+    fn a_failed_test_or_a_crashed_binary_fails_the_run() {
+        assert_eq!(report(&[row(Tier::Unit, 9, 1)], None).problems, ["tier unit: 1 failed"]);
+        let mut crashed = row(Tier::Unit, 9, 0);
+        crashed.tally.broken = true;
+        assert_eq!(report(&[crashed], None).problems.len(), 1);
+    }
+
+    #[test]
+    fn the_file_name_tells_the_tier() {
+        assert_eq!(Tier::of("netns_links"), Tier::Netns);
+        assert_eq!(Tier::of("prog_verdict"), Tier::Prog);
+        assert_eq!(Tier::of("verifier"), Tier::Prog);
+        assert_eq!(Tier::of("oracle_decide"), Tier::Unit);
+    }
+}
