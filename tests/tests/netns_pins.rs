@@ -47,7 +47,9 @@ fn enforcement_outlives_the_agent_and_is_adopted() {
 
         rig.expect_policy().context("while no agent runs")?;
         let pinned = Pinned::open(pin_dir)?;
-        ensure!(pinned.tables()? == tables && pinned.record().as_deref() == Some(b"who is who"));
+        ensure!(
+            pinned.tables()? == tables && pinned.record().as_deref() == Some(&b"who is who"[..])
+        );
         let before = pinned.counters()?;
         ensure!(!rig.reaches(CLOSED)?);
         let counted = pinned.counters()?.since(&before);
@@ -55,7 +57,7 @@ fn enforcement_outlives_the_agent_and_is_adopted() {
 
         let mut second = rig.open()?;
         ensure!(second.tables == tables, "{:#?}", second.tables);
-        ensure!(second.record.as_deref() == Some(b"who is who"));
+        ensure!(second.record.as_deref() == Some(&b"who is who"[..]));
         ensure!(second.links == pinned.links()? && second.links.len() == 4);
         ensure!(second.links.iter().all(|link| !link.severed), "{:?}", second.links);
         ensure!(rig.link_ids()? == links, "opening alone changes nothing that is attached");
@@ -255,7 +257,8 @@ fn a_pinned_map_of_another_shape_is_refused_by_name() {
         drop(dataplane::open(&options)?);
         let pin = pin_dir.join("v1/maps/RULES");
         std::fs::remove_file(&pin)?;
-        bpf::pin(&bpf::program_array(&[])?, &pin)?;
+        let program = bpf::load("any", &bpf::returns(0))?;
+        bpf::pin(&bpf::program_array(&[&program])?, &pin)?;
         let error = dataplane::open(&options).expect_err("a foreign map is refused").to_string();
         for part in ["v1/maps/RULES is (type 3,", "wanted is (type 11,", "np-agent cleanup"] {
             ensure!(error.contains(part), "{error}");
