@@ -1,7 +1,9 @@
 //! bpf(2) for tests: tiny programs from raw instructions, test runs of any program, object ids.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ const BPF_MAP_CREATE: libc::c_int = 0;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_OBJ_PIN: libc::c_int = 6;
+const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_MAP_GET_FD_BY_ID: libc::c_int = 14;
@@ -254,19 +257,20 @@ struct ProgramInfo {
     _btf: u32,
 }
 
+#[repr(C)]
+struct InfoAttr {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
 fn program_info(program: &impl AsFd, instructions: &mut [u64]) -> io::Result<ProgramInfo> {
-    #[repr(C)]
-    struct Attr {
-        bpf_fd: u32,
-        info_len: u32,
-        info: u64,
-    }
     let mut info = ProgramInfo {
         xlated_prog_len: size_of_val(instructions) as u32,
         xlated_prog_insns: instructions.as_mut_ptr() as u64,
         ..ProgramInfo::default()
     };
-    let mut attr = Attr {
+    let mut attr = InfoAttr {
         bpf_fd: program.as_fd().as_raw_fd() as u32,
         info_len: size_of::<ProgramInfo>() as u32,
         info: (&raw mut info) as u64,
@@ -320,21 +324,55 @@ pub fn attach(
     unsafe { new_fd(BPF_LINK_CREATE, &mut attr) }
 }
 
+#[repr(C)]
+struct PathAttr {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+fn c_string(path: &Path) -> anyhow::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
 /// Pins an object in a bpffs.
 pub fn pin(object: &impl AsFd, path: &Path) -> anyhow::Result<()> {
-    #[repr(C)]
-    struct Attr {
-        pathname: u64,
-        bpf_fd: u32,
-        file_flags: u32,
-    }
-    use std::os::unix::ffi::OsStrExt as _;
-    let c_path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    let c_path = c_string(path)?;
     let bpf_fd = object.as_fd().as_raw_fd() as u32;
-    let mut attr = Attr { pathname: c_path.as_ptr() as u64, bpf_fd, file_flags: 0 };
+    let mut attr = PathAttr { pathname: c_path.as_ptr() as u64, bpf_fd, file_flags: 0 };
     // SAFETY: the attribute is that of BPF_OBJ_PIN; the path outlives the call.
     unsafe { bpf(BPF_OBJ_PIN, &mut attr) }.with_context(|| format!("pinning {path:?}"))?;
     Ok(())
+}
+
+/// Opens what is pinned at a path.
+pub fn open_pin(path: &Path) -> anyhow::Result<OwnedFd> {
+    let c_path = c_string(path)?;
+    let mut attr = PathAttr { pathname: c_path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    // SAFETY: the attribute is that of BPF_OBJ_GET; the path outlives the call.
+    let opened = unsafe { new_fd(BPF_OBJ_GET, &mut attr) };
+    opened.with_context(|| format!("opening the pin {path:?}"))
+}
+
+/// The ids of a link and of the program it runs.
+pub fn link_ids(link: &impl AsFd) -> io::Result<(u32, u32)> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        kind: u32,
+        id: u32,
+        prog_id: u32,
+        _rest: [u32; 13],
+    }
+    let mut info = Info::default();
+    let mut attr = InfoAttr {
+        bpf_fd: link.as_fd().as_raw_fd() as u32,
+        info_len: size_of::<Info>() as u32,
+        info: (&raw mut info) as u64,
+    };
+    // SAFETY: the attribute is that of BPF_OBJ_GET_INFO_BY_FD, and `info` is as long as it says.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)? };
+    Ok((info.id, info.prog_id))
 }
 
 /// A kernel object by its id.

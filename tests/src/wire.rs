@@ -1,7 +1,10 @@
 //! Packet builders: frames by their parts, right or wrong on purpose.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use np_agent::model::IfIndex;
 use np_common::packet::{ETH_P_IPV4, ETH_P_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP};
 
 /// An Ethernet frame.
@@ -89,6 +92,35 @@ impl Ip {
         bytes.extend(&self.payload);
         bytes
     }
+}
+
+/// Sends frames by a device of the thread's network namespace, as they are.
+pub fn send_frames(device: IfIndex, frames: &[Vec<u8>]) -> anyhow::Result<()> {
+    // SAFETY: takes no pointers.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    anyhow::ensure!(fd >= 0, "packet socket: {}", io::Error::last_os_error());
+    // SAFETY: the descriptor is new, and nobody else has it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: all zeros is a value of this plain structure.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_ifindex = device.0 as i32;
+    for frame in frames {
+        // SAFETY: both buffers are as long as they say.
+        let sent = unsafe {
+            libc::sendto(
+                socket.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                (&raw const address).cast(),
+                size_of::<libc::sockaddr_ll>() as u32,
+            )
+        };
+        let error = io::Error::last_os_error();
+        anyhow::ensure!(sent == frame.len() as isize, "sending {} bytes: {error}", frame.len());
+    }
+    Ok(())
 }
 
 /// The Internet checksum (RFC 1071).
