@@ -386,11 +386,7 @@ impl Agent {
             devices,
             endpoints: self.record.endpoints.clone(),
             counters,
-            invalid: self
-                .invalid
-                .iter()
-                .map(|invalid| serde_json::to_value(invalid).unwrap_or_default())
-                .collect(),
+            invalid: self.invalid.clone(),
             diagnostics,
         }
     }

@@ -5,6 +5,7 @@ use np_common::verdict::{Action, Reason, posture};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::record::EndpointRecord;
+use crate::source::Invalid;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -21,7 +22,7 @@ pub struct Status {
     pub endpoints: Vec<EndpointRecord>,
     pub counters: Vec<Counter>,
     /// Manifests that were refused, as they stand now.
-    pub invalid: Vec<serde_json::Value>,
+    pub invalid: Vec<Invalid>,
     /// What keeps the agent from being ready.
     pub diagnostics: Vec<String>,
 }

@@ -153,7 +153,7 @@ fn render(status: &Status) -> String {
     if !invalid.is_empty() {
         text.push_str("\nRefused manifests (the last good version of each object is in force):\n");
         for problem in invalid {
-            writeln!(text, "  {}", problem["message"].as_str().unwrap_or("?")).ok();
+            writeln!(text, "  {problem}").ok();
         }
     }
     if !diagnostics.is_empty() {
