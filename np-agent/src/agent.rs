@@ -37,7 +37,7 @@ pub struct Agent {
     attachments: BTreeMap<IfIndex, Attachment>,
     invalid: Vec<Invalid>,
     batches: u64,
-    /// Why the last turn did not reach its end.
+    /// Why the last turn did not reach its end, or that there was none yet.
     failure: Option<String>,
     failures: u32,
 }
@@ -80,7 +80,8 @@ impl Agent {
             attachments: BTreeMap::new(),
             invalid: Vec::new(),
             batches: 0,
-            failure: None,
+            // Until then the maps hold what an earlier run left there.
+            failure: Some("the objects have not been brought to the maps yet".to_owned()),
             failures: 0,
         }
     }
@@ -88,8 +89,10 @@ impl Agent {
     /// Takes up what an earlier run left: bindings whose device still has our programs. To be
     /// called once objects and devices are known, before the first turn.
     pub fn restore(&mut self, record: Option<&[u8]>, links: &[AdoptedLink]) -> anyhow::Result<()> {
-        let alive: BTreeSet<IfIndex> = links.iter().map(|link| link.ifindex).collect();
-        // The index of a device without our links may have gone to another device since.
+        // The index of a device without our links, or with severed ones, may have gone to another
+        // device since.
+        let alive: BTreeSet<IfIndex> =
+            links.iter().filter(|link| !link.severed).map(|link| link.ifindex).collect();
         let stale: Vec<u32> = self
             .actual
             .ifaces
