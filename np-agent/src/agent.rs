@@ -37,9 +37,7 @@ pub struct Agent {
     attachments: BTreeMap<IfIndex, Attachment>,
     invalid: Vec<Invalid>,
     batches: u64,
-    /// A turn has reached its end: the maps have held what the objects say.
-    turned: bool,
-    /// Why the last turn did not reach its end.
+    /// Why the last turn did not reach its end, or that there was none yet.
     failure: Option<String>,
     failures: u32,
 }
@@ -82,8 +80,8 @@ impl Agent {
             attachments: BTreeMap::new(),
             invalid: Vec::new(),
             batches: 0,
-            turned: false,
-            failure: None,
+            // Until then the maps hold what an earlier run left there.
+            failure: Some("the objects have not been brought to the maps yet".to_owned()),
             failures: 0,
         }
     }
@@ -91,8 +89,10 @@ impl Agent {
     /// Takes up what an earlier run left: bindings whose device still has our programs. To be
     /// called once objects and devices are known, before the first turn.
     pub fn restore(&mut self, record: Option<&[u8]>, links: &[AdoptedLink]) -> anyhow::Result<()> {
-        let alive: BTreeSet<IfIndex> = links.iter().map(|link| link.ifindex).collect();
-        // The index of a device without our links may have gone to another device since.
+        // The index of a device without our links, or with severed ones, may have gone to another
+        // device since.
+        let alive: BTreeSet<IfIndex> =
+            links.iter().filter(|link| !link.severed).map(|link| link.ifindex).collect();
         let stale: Vec<u32> = self
             .actual
             .ifaces
@@ -193,7 +193,6 @@ impl Agent {
         let attach = self.attachments_wanted();
         match written {
             Ok(()) => {
-                self.turned = true;
                 self.failure = None;
                 self.failures = 0;
                 (attach, None)
@@ -397,7 +396,7 @@ impl Agent {
 
     /// The maps hold what the objects say, and every device has its programs.
     pub fn ready(&self) -> bool {
-        self.turned && self.diagnostics().is_empty()
+        self.diagnostics().is_empty()
     }
 
     /// What stands between the agent and readiness.

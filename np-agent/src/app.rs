@@ -65,6 +65,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     agent.objects(first);
     agent.warn_of_missing();
     agent.restore(record.as_deref(), &links)?;
+    for severed in links.iter().filter(|link| link.severed) {
+        requests.send(Request::Reap(severed.ifindex)).context("the attaching thread is gone")?;
+    }
 
     let mut ready = false;
     let mut retry: Option<Instant> = Some(Instant::now());

@@ -18,7 +18,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow};
 use ipnet::Ipv4Net;
 
-pub use attach::{Attach, Wiring, ptp};
+pub use attach::{Attach, Wiring, host_device, ptp};
 
 use crate::address::{Family, twin, twin_block};
 use crate::netns::Namespace;

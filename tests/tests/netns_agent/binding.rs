@@ -1,0 +1,210 @@
+//! Pods that come and go, in every order of veth and object.
+
+use std::fs;
+use std::net::{Ipv4Addr, UdpSocket};
+
+use np_tests::agent::POLICIES;
+use np_tests::netns::Namespace;
+use np_tests::probe::IMPATIENCE;
+
+use crate::world::{CLIENT, Late, Shape, World, client_and_guest, device_of, eventually};
+
+const FILE: &str = "late.yaml";
+
+fn link_pins(world: &mut World, ifindex: u32) -> usize {
+    let versions = fs::read_dir(world.agent().pin_dir()).expect("the agent has pins");
+    versions
+        .flat_map(|version| {
+            fs::read_dir(version.expect("an entry").path().join("links")).expect("links")
+        })
+        .filter(|pin| {
+            let name = pin.as_ref().expect("an entry").file_name();
+            name.to_string_lossy().starts_with(&format!("{ifindex}-"))
+        })
+        .count()
+}
+
+/// Whether a datagram gets to a pod, answered or not.
+fn hears(from: &Namespace, pod: &Namespace, address: Ipv4Addr) -> bool {
+    let hear = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 7777))?;
+        socket.set_read_timeout(Some(IMPATIENCE))?;
+        Ok(socket)
+    };
+    let say = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        Ok(socket.send_to(b"hello", (address, 7777))?)
+    };
+    let socket = pod.run(hear).expect("the port is free");
+    from.run(say).expect("there is a route");
+    socket.recv(&mut [0; 16]).is_ok()
+}
+
+/// What the node itself sends gets there, and nothing else gets in or out.
+#[track_caller]
+fn assert_pending(world: &World, pod: &Late) {
+    let inside = world.pod(pod.name);
+    assert!(hears(world.node(), inside, pod.address), "the node's own packets pass");
+    assert!(!hears(world.pod("client"), inside, pod.address), "another pod's do not");
+    let stranger = world.address("stranger");
+    assert!(!hears(inside, world.pod("stranger"), stranger), "its own do not");
+    world.assert_reaches("client", pod.address, false);
+    world.assert_reaches(pod.name, stranger, false);
+}
+
+#[test]
+fn a_veth_without_a_pod_object_is_denied_until_the_object_comes() {
+    let mut world = World::new(CLIENT);
+    let late = Late::new("late", 50, Shape::Routed);
+    world.wire(&late);
+    world.wait_role(&late.device(), "pending");
+    assert_pending(&world, &late);
+
+    world.apply(FILE, Some(&late.object("server")));
+    let device = world.wait_role(&late.device(), "pod");
+    assert_eq!(device.pod.as_deref(), Some("default/late"));
+    world.assert_reaches("client", late.address, true);
+    world.assert_reaches("stranger", late.address, false);
+    world.assert_reaches("late", world.address("stranger"), true);
+    assert!(hears(world.pod("client"), world.pod("late"), late.address));
+}
+
+#[test]
+fn a_pod_object_without_a_veth_is_policed_once_the_veth_comes() {
+    let mut world = World::new(CLIENT);
+    let late = Late::new("late", 50, Shape::Routed);
+    world.apply(FILE, Some(&late.object("server")));
+    world.wire(&late);
+    world.wait_role(&late.device(), "pod");
+    world.assert_reaches("client", late.address, true);
+    world.assert_reaches("stranger", late.address, false);
+}
+
+#[test]
+fn a_deleted_pod_is_policed_by_its_last_labels_while_its_veth_lives() {
+    let mut world = World::new(CLIENT);
+    let late = Late::new("late", 50, Shape::Routed);
+    world.wire(&late);
+    world.apply(FILE, Some(&late.object("server")));
+    let device = world.wait_role(&late.device(), "pod");
+
+    world.apply(FILE, None);
+    world.wait_role(&late.device(), "pod");
+    world.assert_reaches("client", late.address, true);
+    world.assert_reaches("guest", late.address, false);
+    world.apply(POLICIES, Some(&client_and_guest()));
+    world.assert_reaches("guest", late.address, true);
+    world.assert_reaches("stranger", late.address, false);
+    // The next agent has the labels from the one before.
+    world.stop();
+    world.start();
+    world.wait_role(&late.device(), "pod");
+    world.assert_reaches("guest", late.address, true);
+    world.assert_reaches("stranger", late.address, false);
+
+    assert_eq!(link_pins(&mut world, device.ifindex), 2);
+    world.unwire(&late);
+    world.wait("the endpoint is gone", |status| {
+        device_of(status, &late.device()).is_none()
+            && status.endpoints.iter().all(|endpoint| endpoint.pod != "default/late")
+    });
+    eventually("the pins are gone", || link_pins(&mut world, device.ifindex) == 0);
+}
+
+/// The second pod has the first one's name of device and index, and nobody told the agent who it
+/// is: it must not inherit what the first was allowed.
+#[test]
+fn an_index_that_comes_again_starts_as_pending() {
+    let mut world = World::new(CLIENT);
+    let first = Late::new("late", 50, Shape::Routed);
+    world.wire(&first);
+    world.apply(FILE, Some(&first.object("client")));
+    let ifindex = world.wait_role(&first.device(), "pod").ifindex;
+    world.assert_reaches("late", world.address("server"), true);
+
+    world.unwire(&first);
+    let second = Late { index: Some(ifindex), ..Late::new("late", 60, Shape::Routed) };
+    world.wire(&second);
+    let device = world.wait_role(&second.device(), "pending");
+    assert_eq!(device.ifindex, ifindex);
+    assert_pending(&world, &second);
+    world.assert_reaches("late", world.address("server"), false);
+}
+
+#[test]
+fn an_index_that_comes_again_while_the_agent_is_down_starts_as_pending() {
+    let mut world = World::new(CLIENT);
+    let first = Late::new("late", 50, Shape::Routed);
+    world.wire(&first);
+    world.apply(FILE, Some(&first.object("client")));
+    let ifindex = world.wait_role(&first.device(), "pod").ifindex;
+    world.assert_reaches("late", world.address("server"), true);
+
+    world.stop();
+    world.unwire(&first);
+    let second = Late { index: Some(ifindex), ..Late::new("late", 60, Shape::Routed) };
+    world.wire(&second);
+    world.start();
+    let device = world.wait_role(&second.device(), "pending");
+    assert_eq!(device.ifindex, ifindex);
+    assert_pending(&world, &second);
+    world.assert_reaches("late", world.address("server"), false);
+}
+
+#[test]
+fn pins_of_a_device_that_went_while_the_agent_was_down_are_removed() {
+    let mut world = World::new(CLIENT);
+    let late = Late::new("late", 50, Shape::Routed);
+    world.wire(&late);
+    world.apply(FILE, Some(&late.object("client")));
+    let ifindex = world.wait_role(&late.device(), "pod").ifindex;
+    assert_eq!(link_pins(&mut world, ifindex), 2);
+    world.stop();
+    world.unwire(&late);
+    world.start();
+    world.wait("the endpoint is gone", |status| {
+        status.endpoints.iter().all(|endpoint| endpoint.pod != "default/late")
+    });
+    eventually("the pins are gone", || link_pins(&mut world, ifindex) == 0);
+}
+
+/// On a bridge only the address inside tells whose veth it is, and anyone may take an address.
+#[test]
+fn an_address_belongs_to_the_veth_that_had_it_first() {
+    let mut world = World::new(CLIENT);
+    world.add_bridge();
+    let (first, other) =
+        (Late::new("first", 140, Shape::Bridged), Late::new("other", 150, Shape::Bridged));
+    world.wire(&first);
+    world.wire(&other);
+    let objects = format!("{}---\n{}", first.object("client"), other.object("server"));
+    world.apply(FILE, Some(&objects));
+    world.wait_role(&first.device(), "pod");
+    world.wait_role(&other.device(), "pod");
+    world.assert_reaches("first", other.address, true);
+    world.assert_reaches("stranger", other.address, false);
+
+    let thief = Late { name: "thief", ..first };
+    world.wire(&thief);
+    world.wait_role(&thief.device(), "pending");
+    for round in 0..3 {
+        let status = world.agent().status().unwrap();
+        let bound = device_of(&status, &first.device()).unwrap();
+        assert_eq!(bound.pod.as_deref(), Some("default/first"), "round {round}");
+        let stolen = device_of(&status, &thief.device()).unwrap();
+        assert_eq!((stolen.role.as_str(), &stolen.pod), ("pending", &None), "round {round}");
+        world.assert_reaches("thief", other.address, false);
+        world.assert_reaches("thief", world.address("server"), false);
+        match round {
+            0 => world.stop(),
+            1 => world.agent().kill().unwrap(),
+            _ => break,
+        }
+        world.start();
+    }
+    world.unwire(&thief);
+    world.wait("the thief is gone", |status| device_of(status, &thief.device()).is_none());
+    eventually("the first is heard again", || {
+        world.reaches(world.pod("first"), other.address, true).is_ok()
+    });
+}
