@@ -16,6 +16,7 @@ pub mod manifests;
 pub mod netns;
 pub mod oracle;
 pub mod probe;
+pub mod property;
 pub mod proxy;
 pub mod sandbox;
 pub mod scale;

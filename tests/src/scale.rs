@@ -77,7 +77,8 @@ impl Scale {
                 ("app", &format!("app-{app}")),
                 ("pod-template-hash", &format!("{:08x}", app * 7919)),
                 ("version", version),
-            ]),
+            ])
+            .into(),
             addresses: vec![
                 IpAddr::from(Ipv4Addr::from(0x0a00_0000 + low)),
                 IpAddr::from(Ipv6Addr::from((0xfd00_u128 << 112) + u128::from(low))),
@@ -86,7 +87,8 @@ impl Scale {
                 name: "http".to_owned(),
                 protocol: Protocol::Tcp,
                 port: 8080 + (app % 2) as u16,
-            }],
+            }]
+            .into(),
             host_network: false,
             phase: Phase::Active,
             terminating: false,

@@ -3,7 +3,7 @@
 //!
 //! The text is the one that a failing random case prints: such a case can be tried as it stands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use np_agent::model::{Change, Object, ObjectKey};
 use np_agent::source::Manifests;
@@ -23,8 +23,8 @@ fn objects(changes: Vec<Change>) -> BTreeMap<ObjectKey, Object> {
 /// In which order a pod names its ports has no meaning.
 fn sorted((key, mut object): (ObjectKey, Object)) -> (ObjectKey, Object) {
     if let Object::Pod(pod) = &mut object {
-        pod.named_ports.sort();
-        pod.named_ports.dedup();
+        let ports: BTreeSet<_> = pod.named_ports.iter().cloned().collect();
+        pod.named_ports = ports.into_iter().collect();
     }
     (key, object)
 }

@@ -2,37 +2,25 @@
 //! the agent's index, bindings, compiler and tables to `np_common::decide`, against the
 //! specification.
 //!
-//! `PROPTEST_CASES` sets the number of clusters.
+//! `PROPTEST_CASES` sets the number of clusters, `PROPTEST_RNG_SEED` runs the same ones again.
 
 use std::cell::RefCell;
 
 use np_tests::generate::{Answer, Case, Cases, Coverage, agree, changes};
 use np_tests::oracle::Conn;
+use np_tests::property;
 use np_tests::simulation::Simulation;
-use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
+use proptest::test_runner::{TestCaseError, TestError};
 
-const CASES: u32 = 10_000;
+const CASES: u32 = 20_000;
 const PROBES: usize = 16;
 
-fn runner() -> TestRunner {
-    let cases = match std::env::var("PROPTEST_CASES") {
-        Ok(cases) => cases.parse().expect("PROPTEST_CASES is a number"),
-        Err(_) => CASES,
-    };
-    TestRunner::new(Config {
-        cases,
-        max_shrink_iters: 20_000,
-        failure_persistence: None,
-        ..Config::default()
-    })
-}
-
 /// Runs cases against what `build` makes of each cluster; the error is the smallest failing case.
-fn run<A>(build: impl Fn(&Case) -> Option<A>) -> (Coverage, Result<(), (String, Case)>)
+fn run<A>(name: &str, build: impl Fn(&Case) -> Option<A>) -> (Coverage, Result<(), (String, Case)>)
 where
     A: FnMut(&Conn) -> Answer,
 {
-    let mut runner = runner();
+    let mut runner = property::runner(name, CASES);
     let coverage = RefCell::new(Coverage::default());
     let result = runner.run(&Cases { probes: PROBES }, |case| {
         let Some(answer) = build(&case) else {
@@ -52,7 +40,7 @@ where
 /// everything would pass too.
 #[test]
 fn the_agent_says_what_the_oracle_says() {
-    let (coverage, result) = run(|case| {
+    let (coverage, result) = run("the agent against the oracle", |case| {
         let simulation = Simulation::new(changes(&case.cluster).ok()?);
         Some(move |conn: &Conn| simulation.answer(conn))
     });
@@ -70,7 +58,8 @@ fn the_agent_says_what_the_oracle_says() {
 /// show it: here one pod that one policy isolates.
 #[test]
 fn a_difference_shrinks_to_its_cause() {
-    let (_, result) = run(|_| Some(|_: &Conn| Answer::Allowed));
+    let (_, result) =
+        run("everything allowed against the oracle", |_| Some(|_: &Conn| Answer::Allowed));
     let (_, case) = result.expect_err("whoever allows everything is found out");
     assert_eq!(case.probes.len(), 1, "{case:?}");
     assert_eq!(case.cluster.policies.len(), 1, "{case:?}");

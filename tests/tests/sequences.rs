@@ -4,7 +4,7 @@
 //! protocol, port) has the verdict it had before the write or the one it is to have. And once the
 //! maps are up to date, they hold what an agent that started now would write.
 //!
-//! `PROPTEST_CASES` sets the number of sequences.
+//! `PROPTEST_CASES` sets the number of sequences, `PROPTEST_RNG_SEED` runs the same ones again.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,10 +25,11 @@ use np_common::direction::Direction;
 use np_common::endpoint::{PolicyWord, Role};
 use np_common::rules::{ClassId, RuleKey};
 use np_tests::generate::{Case, Cases, NODES, changes};
+use np_tests::property;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestError, TestRunner};
+use proptest::test_runner::TestError;
 
-const SEQUENCES: u32 = 300;
+const SEQUENCES: u32 = 500;
 const PORTS: [(u8, u16); 4] = [(6, 80), (6, 443), (17, 53), (1, 0)];
 
 /// What a run has met, so that it cannot pass by meeting nothing.
@@ -79,17 +80,14 @@ type Failure = TestCaseError;
 
 #[test]
 fn a_sequence_of_changes_is_hitless_and_ends_where_a_new_start_would() {
-    let cases = match std::env::var("PROPTEST_CASES") {
-        Ok(cases) => cases.parse().expect("PROPTEST_CASES is a number"),
-        Err(_) => SEQUENCES,
-    };
-    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    let mut runner = property::runner("sequences", SEQUENCES);
+    let cases = runner.config().cases;
     let met = RefCell::new(Met::default());
     let sequence = (
         prop::collection::vec(Cases { probes: 0 }, 2..5),
         prop::collection::vec(any::<u32>(), 50..200),
     );
-    let result = TestRunner::new(config).run(&sequence, |(cases, choices)| {
+    let result = runner.run(&sequence, |(cases, choices)| {
         let choices = Choices { all: &choices, next: 0 };
         let mut world = World::new(choices, &met);
         cases.iter().try_for_each(|case| world.become_like(case))

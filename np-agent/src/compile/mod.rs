@@ -14,17 +14,17 @@ mod peers;
 mod rule_set;
 mod selectors;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 pub use atoms::{Atom, AtomId, AtomSet, Atoms};
-use peers::Tests;
+use peers::{Anew, NewTests, Tests};
 pub use rule_set::{AllowPorts, AllowRule, RuleSet};
 
 use crate::index::{Index, Touched};
-use crate::model::{Direction, Pod, PodUid, PolicyKey};
+use crate::model::{ContainerPort, Direction, Labels, Pod, PodUid, PolicyKey};
 
 /// What the policies of a cluster mean to some of its pods.
 #[derive(Clone, Debug, Default)]
@@ -71,15 +71,24 @@ impl Compiled {
         pods: impl IntoIterator<Item = &'a Pod>,
     ) -> BTreeSet<IpNet> {
         let other_rules = self.update_subjects(index, touched, pods);
-        if other_rules && self.update_tests() {
-            return self.all_peers(index);
+        let anew = if other_rules { self.update_tests() } else { Anew::Nobody };
+        let mut prefixes: BTreeSet<IpNet> =
+            touched.addresses.iter().map(|addr| IpNet::from(*addr)).collect();
+        match &anew {
+            Anew::Nobody => {}
+            Anew::Pods(tests) => prefixes.extend(self.concerned(index, tests)),
+            Anew::Everyone => {
+                prefixes.extend(index.owners().map(|(addr, _)| IpNet::from(addr)));
+                prefixes.extend(self.tests.borders());
+                prefixes.extend(self.peers.keys());
+            }
         }
-        touched
-            .addresses
-            .iter()
-            .map(|addr| IpNet::from(*addr))
-            .filter(|prefix| self.update_peer(index, *prefix))
-            .collect()
+        let changed =
+            prefixes.into_iter().filter(|prefix| self.update_peer(index, *prefix)).collect();
+        if !matches!(anew, Anew::Nobody) {
+            self.forget_unused();
+        }
+        changed
     }
 
     fn update_subjects<'a>(
@@ -124,8 +133,7 @@ impl Compiled {
         Some(Isolation { rule_set, policies })
     }
 
-    /// False when nothing else is asked of peers than before.
-    fn update_tests(&mut self) -> bool {
+    fn update_tests(&mut self) -> Anew {
         // Whoever else holds a rule set is a subject.
         self.rule_sets.retain(|rule_set| Arc::strong_count(rule_set) > 1);
         let isolations =
@@ -138,17 +146,26 @@ impl Compiled {
         self.tests.ask(rules, &mut self.atoms)
     }
 
-    fn all_peers(&mut self, index: &Index) -> BTreeSet<IpNet> {
-        let owned = index.owners().map(|(addr, _)| IpNet::from(addr));
-        let prefixes: BTreeSet<IpNet> =
-            owned.chain(self.tests.borders()).chain(self.peers.keys().copied()).collect();
-        let changed =
-            prefixes.into_iter().filter(|prefix| self.update_peer(index, *prefix)).collect();
+    /// The addresses of pods that the new tests may find to be other peers. Replicas are asked once.
+    fn concerned(&self, index: &Index, tests: &NewTests) -> Vec<IpNet> {
+        let leaving: HashSet<*const AtomId> =
+            self.sets.iter().filter(|set| tests.leave(set)).map(|set| set.as_ptr()).collect();
+        let left = self.peers.iter().filter(|(_, set)| leaving.contains(&set.as_ptr()));
+        let mut alike: HashMap<(*const Labels, *const ContainerPort, &str), bool> = HashMap::new();
+        let found = index.owners().filter(|(_, pod)| {
+            let kind =
+                (Arc::as_ptr(&pod.labels), pod.named_ports.as_ptr(), pod.key.namespace.as_str());
+            *alike.entry(kind).or_insert_with(|| tests.concern(index, pod))
+        });
+        let found = found.map(|(addr, _)| IpNet::from(addr));
+        left.map(|(prefix, _)| *prefix).chain(found).collect()
+    }
+
+    fn forget_unused(&mut self) {
         self.sets.retain(|set| Arc::strong_count(set) > 1);
-        let in_use = self.peers.values().flat_map(|set| set.iter().copied());
+        let in_use = self.sets.iter().flat_map(|set| set.iter().copied());
         let in_use = in_use.chain(self.tests.atoms()).collect();
         self.atoms.retain(&in_use);
-        changed
     }
 
     /// True when the prefix satisfies other atoms than before.

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use super::selectors::Selectors;
-use super::{AllowPorts, AllowRule, Atom, AtomId, Atoms};
+use super::{AllowPorts, AllowRule, Atom, AtomId, AtomSet, Atoms};
 use crate::index::Index;
-use crate::model::{Pod, Protocol};
+use crate::model::{ContainerPort, Pod, Protocol};
 
 /// What rule sets ask of peers, laid out so that asking one peer costs what the peer has, not what
 /// the policies ask.
@@ -29,13 +29,45 @@ struct Asked {
     ports: BTreeSet<(Protocol, String)>,
 }
 
+/// Which peers may satisfy other atoms now that other tests are put to them.
+#[derive(Debug)]
+pub enum Anew {
+    Nobody,
+    /// Pods: those that satisfied what is asked no more, and those that may satisfy what is new.
+    Pods(Box<NewTests>),
+    /// Every prefix.
+    Everyone,
+}
+
+#[derive(Debug)]
+pub struct NewTests {
+    removed: BTreeSet<AtomId>,
+    added: Selectors,
+    /// The names of ports that are asked for now or were before, and not both.
+    ports: BTreeSet<(Protocol, String)>,
+}
+
+impl NewTests {
+    /// Whether a set has an atom that nobody asks for now.
+    pub fn leave(&self, set: &AtomSet) -> bool {
+        set.iter().any(|id| self.removed.contains(id))
+    }
+
+    pub fn concern(&self, index: &Index, pod: &Pod) -> bool {
+        let namespace = index.namespace(&pod.key.namespace);
+        let named = |port: &ContainerPort| self.ports.contains(&(port.protocol, port.name.clone()));
+        self.added.matching(pod, namespace).next().is_some()
+            || (!self.ports.is_empty() && pod.named_ports.iter().any(named))
+    }
+}
+
 impl Tests {
-    /// Returns false when these rules ask nothing else than before.
+    /// Takes up what these rules ask, instead of what was asked before.
     pub fn ask<'a>(
         &mut self,
         rules: impl Iterator<Item = &'a AllowRule>,
         atoms: &mut Atoms,
-    ) -> bool {
+    ) -> Anew {
         let mut asked = Asked::default();
         for rule in rules {
             for atom in rule.peers.iter().flatten() {
@@ -51,13 +83,22 @@ impl Tests {
                 }
             }
         }
-        if asked == self.asked {
-            return false;
-        }
-        self.blocks = Blocks::of(&asked.blocks, atoms);
+        let anew = if asked == self.asked {
+            return Anew::Nobody;
+        } else if asked.blocks != self.asked.blocks {
+            self.blocks = Blocks::of(&asked.blocks, atoms);
+            Anew::Everyone
+        } else {
+            let added = asked.selectors.difference(&self.asked.selectors).copied().collect();
+            Anew::Pods(Box::new(NewTests {
+                removed: self.asked.selectors.difference(&asked.selectors).copied().collect(),
+                added: Selectors::of(&added, atoms),
+                ports: asked.ports.symmetric_difference(&self.asked.ports).cloned().collect(),
+            }))
+        };
         self.selectors = Selectors::of(&asked.selectors, atoms);
         self.asked = asked;
-        true
+        anew
     }
 
     pub fn atoms(&self) -> impl Iterator<Item = AtomId> {
@@ -91,7 +132,7 @@ impl Tests {
     ) -> BTreeSet<AtomId> {
         let mut set = blocks;
         set.extend(self.selectors.matching(pod, index.namespace(&pod.key.namespace)));
-        for port in &pod.named_ports {
+        for port in pod.named_ports.iter() {
             if self.asked.ports.contains(&(port.protocol, port.name.clone())) {
                 set.insert(atoms.id(&Atom::Port(port.clone())));
             }

@@ -12,13 +12,15 @@
 //! makes worth asking again is told as [`Touched`].
 
 mod claims;
+mod shared;
 mod touched;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use claims::Claims;
+use shared::{ByKey, Shared};
 pub use touched::Touched;
 
 use crate::model::{
@@ -29,11 +31,12 @@ use crate::model::{
 /// Holds all objects.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
-    pods: BTreeMap<PodKey, Arc<Pod>>,
+    pods: BTreeSet<ByKey>,
     namespaces: BTreeMap<String, Namespace>,
     policies: BTreeMap<PolicyKey, Policy>,
     nodes: BTreeMap<NodeName, Node>,
     claims: Claims,
+    shared: Shared,
 }
 
 impl Index {
@@ -41,11 +44,12 @@ impl Index {
     /// known already touches nothing.
     pub fn apply(&mut self, change: Change, touched: &mut Touched) {
         match change {
-            Change::Apply(Object::Pod(pod)) => self.set_pod(Arc::new(pod), touched),
+            Change::Apply(Object::Pod(pod)) => self.set_pod(pod, touched),
             Change::Delete(ObjectKey::Pod(key)) => {
-                if let Some(old) = self.pods.remove(&key) {
+                if let Some(ByKey(old)) = self.pods.take(&key) {
                     self.claims.remove(&old);
                     touched.pod(&old);
+                    self.shared.forget(old);
                 }
             }
             Change::Apply(Object::Namespace(namespace)) => {
@@ -80,40 +84,44 @@ impl Index {
         }
     }
 
-    fn set_pod(&mut self, pod: Arc<Pod>, touched: &mut Touched) {
-        let old = self.pods.get(&pod.key);
-        if old == Some(&pod) {
-            return;
+    fn set_pod(&mut self, mut pod: Pod, touched: &mut Touched) {
+        let old = self.pods.take(&pod.key);
+        if let Some(ByKey(old)) = old {
+            if *old == pod {
+                self.pods.insert(ByKey(old));
+                return;
+            }
+            self.claims.remove(&old);
+            touched.pod(&old);
+            self.shared.forget(old);
         }
-        if let Some(old) = old {
-            self.claims.remove(old);
-            touched.pod(old);
-        }
+        self.shared.share(&mut pod);
+        let pod = Arc::new(pod);
         self.claims.insert(&pod);
         touched.pod(&pod);
-        self.pods.insert(pod.key.clone(), pod);
+        self.pods.insert(ByKey(pod));
     }
 
     fn touch_pods_of(&self, namespace: &str, touched: &mut Touched) {
         let first = PodKey::new(namespace, "");
-        let all = self.pods.range(first..).take_while(|(key, _)| key.namespace == namespace);
-        for (_, pod) in all {
+        let all = self.pods.range(first..).take_while(|pod| pod.0.key.namespace == namespace);
+        for ByKey(pod) in all {
             touched.peer(pod);
         }
     }
 
     pub fn pod(&self, key: &PodKey) -> Option<&Arc<Pod>> {
-        self.pods.get(key)
+        self.pods.get(key).map(|pod| &pod.0)
     }
 
     /// All pods, ascending by key.
     pub fn pods(&self) -> impl ExactSizeIterator<Item = &Pod> {
-        self.pods.values().map(Arc::as_ref)
+        self.pods.iter().map(|pod| pod.0.as_ref())
     }
 
     /// The pod of a name if it is still the same one: names come again, uids do not.
     pub fn same_pod(&self, key: &PodKey, uid: &PodUid) -> Option<&Arc<Pod>> {
-        self.pods.get(key).filter(|pod| pod.uid == *uid)
+        self.pod(key).filter(|pod| pod.uid == *uid)
     }
 
     /// None until the object has been seen: its pods then match no namespaceSelector, because a

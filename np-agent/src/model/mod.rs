@@ -19,7 +19,7 @@ pub use ids::{NodeName, ObjectKey, PodKey, PodUid, PolicyKey};
 pub use namespace::Namespace;
 pub use node::Node;
 pub use np_common::direction::Direction;
-pub use pod::{ContainerPort, Phase, Pod};
+pub use pod::{ContainerPort, Labels, Phase, Pod};
 pub use policy::{IpBlock, Peer, Policy, PortMatch, Ports, Protocol, Rule};
 pub use selector::{Requirement, Selector};
 

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::ids::{NodeName, PodKey, PodUid};
 use super::policy::Protocol;
+
+pub type Labels = BTreeMap<String, String>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
@@ -14,11 +17,12 @@ pub struct Pod {
     pub uid: PodUid,
     /// `spec.nodeName`; none until the pod is scheduled.
     pub node: Option<NodeName>,
-    pub labels: BTreeMap<String, String>,
+    /// Replicas have the same: the index holds equal ones once.
+    pub labels: Arc<Labels>,
     /// `status.podIPs`, or the one `status.podIP`: at most one per family, first is primary.
     pub addresses: Vec<IpAddr>,
     /// Named ports of containers and of restartable init containers (sidecars).
-    pub named_ports: Vec<ContainerPort>,
+    pub named_ports: Arc<[ContainerPort]>,
     pub host_network: bool,
     pub phase: Phase,
     /// `metadata.deletionTimestamp` is set: terminating, still enforced and still a peer.

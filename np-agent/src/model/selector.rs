@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// repetition, so that equal selectors compare equal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Selector {
-    requirements: BTreeSet<Requirement>,
+    requirements: Box<[Requirement]>,
 }
 
 /// `matchLabels` entries are `In` with one value.
@@ -46,6 +46,7 @@ impl Selector {
 
 impl FromIterator<Requirement> for Selector {
     fn from_iter<I: IntoIterator<Item = Requirement>>(requirements: I) -> Self {
+        let requirements: BTreeSet<Requirement> = requirements.into_iter().collect();
         Self { requirements: requirements.into_iter().collect() }
     }
 }

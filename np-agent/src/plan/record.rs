@@ -4,13 +4,13 @@
 //! while the agent is down, and a restarted agent keeps every binding it once made: the addresses
 //! inside a pod are the pod's claim, and must not be trusted anew.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ContainerPort, IfIndex, NodeName, PodKey, PodUid, PolicyKey};
+use crate::model::{ContainerPort, IfIndex, Labels, NodeName, PodKey, PodUid, PolicyKey};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -27,8 +27,8 @@ pub struct EndpointRecord {
     pub addresses: Vec<IpAddr>,
     /// Labels and named ports outlive the pod object: a pod deleted by force runs on, and stays
     /// policed until its device is gone.
-    pub labels: BTreeMap<String, String>,
-    pub named_ports: Vec<ContainerPort>,
+    pub labels: Arc<Labels>,
+    pub named_ports: Arc<[ContainerPort]>,
     pub device: String,
     pub ifindex: IfIndex,
     pub ingress: SideRecord,

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
+use np_common::direction::Direction;
 use np_common::rules::ClassId;
 
 use super::{RulePrefix, Tables};
@@ -20,6 +21,32 @@ pub struct Scope {
 impl Scope {
     pub fn everything() -> Self {
         Self { everything: true, ..Self::default() }
+    }
+
+    /// With every rule that the addresses in scope meet before or after, and all rules of rule sets
+    /// that some endpoint leaves: what an address is to answer while it is on its way.
+    pub fn with_rules_met(&self, actual: &Tables, desired: &Tables) -> Self {
+        let mut scope = self.clone();
+        let left = actual.endpoints.iter().flat_map(|(id, old)| {
+            let new = desired.endpoints.get(id).map(|new| new.policy);
+            [Direction::Ingress, Direction::Egress].into_iter().filter_map(move |direction| {
+                let old = old.policy.rule_set(direction)?;
+                (new?.rule_set(direction) != Some(old)).then_some(old)
+            })
+        });
+        for rule_set in left.collect::<BTreeSet<_>>() {
+            scope.rules.extend(actual.rules.range(RulePrefix::of_rule_set(rule_set)));
+        }
+        let of = |tables: &Tables| scope.of(tables).peers.into_values().collect::<BTreeSet<_>>();
+        let classes: BTreeSet<ClassId> = of(actual).union(&of(desired)).copied().collect();
+        for tables in [actual, desired] {
+            for rule_set in tables.rule_sets() {
+                for class in &classes {
+                    scope.rules.extend(tables.rules.range(RulePrefix::of_class(rule_set, *class)));
+                }
+            }
+        }
+        scope
     }
 
     /// The part of tables that a change in scope can be planned on: the keys, and the entries

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 use np_common::addr::Addr;
 use np_common::config::Config;
+use np_common::direction::Direction;
 use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord};
 use np_common::rules::{ClassId, RuleKey, RuleSetId};
 
@@ -34,6 +35,18 @@ impl Default for Tables {
             rules: BTreeSet::new(),
             config: Config::new(0, false),
         }
+    }
+}
+
+impl Tables {
+    /// The rule sets that some endpoint is policed by.
+    pub fn rule_sets(&self) -> BTreeSet<RuleSetId> {
+        let both = [Direction::Ingress, Direction::Egress];
+        self.endpoints
+            .values()
+            .flat_map(|endpoint| both.map(|direction| endpoint.policy.rule_set(direction)))
+            .flatten()
+            .collect()
     }
 }
 

@@ -56,7 +56,7 @@ fn pod(from: &v1::Pod) -> Converted<Pod> {
         let protocol = protocol(port.protocol.as_deref())?;
         Ok(ContainerPort { name, protocol, port: number(port.container_port)? })
     });
-    let named_ports = named.collect::<Converted<_>>()?;
+    let named_ports = named.collect::<Converted<Vec<_>>>()?.into();
     let addresses = match (&status.pod_ips, &status.pod_ip) {
         (Some(all), _) => all.iter().map(|one| &one.ip).collect::<Vec<_>>(),
         (None, one) => one.iter().collect(),
@@ -71,7 +71,7 @@ fn pod(from: &v1::Pod) -> Converted<Pod> {
         uid: PodUid(from.metadata.uid.clone().unwrap_or_else(|| format!("{namespace}/{name}"))),
         key: PodKey::new(namespace, name),
         node: spec.node_name.map(NodeName),
-        labels: from.metadata.labels.clone().unwrap_or_default(),
+        labels: from.metadata.labels.clone().unwrap_or_default().into(),
         addresses: addresses.collect::<Result<_, _>>().map_err(|_| Unconvertible)?,
         named_ports,
         host_network: spec.host_network == Some(true),

@@ -37,16 +37,32 @@ use super::{Op, PortPrefix, RulePrefix, Scope, Tables};
 /// The operations, in order. The generation of `desired` is not looked at: it rises by one when a
 /// verdict may have changed.
 ///
-/// Only what is in scope may differ. As long as endpoints keep their rule sets, or addresses their
-/// classes, the plan can be made within the scope; else the order depends on all addresses.
+/// Only what is in scope may differ, and the plan is made on that part of the tables.
 pub fn diff(actual: &Tables, desired: &Tables, scope: &Scope) -> Vec<Op> {
     let mut ops = new_devices(actual, desired);
-    if scope.everything || (!scope.peers.is_empty() && leaves_rule_sets(actual, desired)) {
-        ops.extend(diff_everything(actual, desired));
-    } else {
-        ops.extend(ordered(&scope.of(actual), &scope.of(desired), &BTreeSet::new()));
+    if scope.everything {
+        ops.extend(separated(actual, desired, &classes(actual), orphans));
+        return ops;
     }
+    // Within the scope of a whole plan there is nothing that a broken-off change has left.
+    let none = |_: &Tables, _: &Tables| BTreeSet::new();
+    if scope.peers.is_empty() || !leaves_rule_sets(actual, desired) {
+        let (actual, desired) = (scope.of(actual), scope.of(desired));
+        ops.extend(ordered(&actual, &desired, &classes(&actual), &BTreeSet::new()));
+        return ops;
+    }
+    let in_force = classes(actual);
+    let scope = scope.with_rules_met(actual, desired);
+    ops.extend(separated(&scope.of(actual), &scope.of(desired), &in_force, none));
     ops
+}
+
+/// The classes that addresses have.
+fn classes(tables: &Tables) -> BTreeSet<ClassId> {
+    // Neighbours mostly have the same.
+    let mut classes: Vec<ClassId> = tables.peers.values().copied().collect();
+    classes.dedup();
+    classes.into_iter().collect()
 }
 
 fn new_devices(actual: &Tables, desired: &Tables) -> Vec<Op> {
@@ -63,29 +79,38 @@ fn first(iface: Iface) -> Iface {
 }
 
 fn leaves_rule_sets(actual: &Tables, desired: &Tables) -> bool {
-    let kept = rule_sets(desired);
+    let kept = desired.rule_sets();
     let moved = |(id, endpoint): (&EndpointId, &Endpoint)| {
         desired.endpoints.get(id).is_some_and(|new| new.policy != endpoint.policy)
     };
-    !rule_sets(actual).is_subset(&kept) || actual.endpoints.iter().any(moved)
+    !actual.rule_sets().is_subset(&kept) || actual.endpoints.iter().any(moved)
 }
 
-fn diff_everything(actual: &Tables, desired: &Tables) -> Vec<Op> {
+/// Copies, and then the steps.
+fn separated(
+    actual: &Tables,
+    desired: &Tables,
+    in_force: &BTreeSet<ClassId>,
+    orphans: impl Fn(&Tables, &Tables) -> BTreeSet<RulePrefix>,
+) -> Vec<Op> {
     let mut ops = copies(actual, desired);
     let mut separated = Cow::Borrowed(actual);
-    if !ops.is_empty() {
-        for op in &ops {
-            op.apply(separated.to_mut());
-        }
+    for op in &ops {
+        op.apply(separated.to_mut());
     }
     let orphans = orphans(&separated, desired);
-    ops.extend(ordered(&separated, desired, &orphans));
+    ops.extend(ordered(&separated, desired, in_force, &orphans));
     ops
 }
 
-/// Steps 1 to 5.
-fn ordered(actual: &Tables, desired: &Tables, orphans: &BTreeSet<RulePrefix>) -> Vec<Op> {
-    let moves = Moves::between(actual, desired);
+/// Steps 1 to 5. `in_force` are the classes that addresses have, also addresses that stay.
+fn ordered(
+    actual: &Tables,
+    desired: &Tables,
+    in_force: &BTreeSet<ClassId>,
+    orphans: &BTreeSet<RulePrefix>,
+) -> Vec<Op> {
+    let moves = Moves::between(actual, desired, in_force);
     let mut ops = Vec::new();
 
     let orphans: BTreeSet<RulePrefix> = orphans.difference(&moves.rules).copied().collect();
@@ -120,7 +145,7 @@ fn ordered(actual: &Tables, desired: &Tables, orphans: &BTreeSet<RulePrefix>) ->
 fn orphans(actual: &Tables, desired: &Tables) -> BTreeSet<RulePrefix> {
     let classes: BTreeSet<ClassId> =
         actual.peers.values().copied().chain([ClassId::NONE]).collect();
-    let rule_sets = rule_sets(actual);
+    let rule_sets = actual.rule_sets();
     let met =
         |rule: &RulePrefix| classes.contains(&rule.class) && rule_sets.contains(&rule.rule_set);
     let unwanted = actual.rules.difference(&desired.rules);
@@ -133,8 +158,9 @@ fn copies(actual: &Tables, desired: &Tables) -> Vec<Op> {
     if actual.peers == desired.peers {
         return Vec::new();
     }
-    let kept = rule_sets(desired);
-    let in_use: BTreeSet<RuleSetId> = rule_sets(actual)
+    let kept = desired.rule_sets();
+    let in_use: BTreeSet<RuleSetId> = actual
+        .rule_sets()
         .into_iter()
         .chain(kept.iter().copied())
         .chain(actual.rules.iter().map(|rule| rule.rule_set))
@@ -192,11 +218,11 @@ struct Step {
 }
 
 impl Moves {
-    fn between(actual: &Tables, desired: &Tables) -> Self {
+    fn between(actual: &Tables, desired: &Tables, in_force: &BTreeSet<ClassId>) -> Self {
         let old_rules = by_class(&actual.rules);
         let new_rules = by_class(&desired.rules);
         let leaving: Vec<RuleSetId> =
-            rule_sets(actual).difference(&rule_sets(desired)).copied().collect();
+            actual.rule_sets().difference(&desired.rule_sets()).copied().collect();
         let prefixes: BTreeSet<IpNet> =
             actual.peers.keys().chain(desired.peers.keys()).copied().collect();
         let old = covering(&prefixes, &actual.peers);
@@ -208,7 +234,7 @@ impl Moves {
         let mut during = During {
             leaving,
             old_rules: &old_rules,
-            in_force: pairs.iter().map(|(old, _)| *old).collect(),
+            in_force,
             taken: pairs.iter().flat_map(|(old, new)| [*old, *new]).collect(),
             chosen: BTreeMap::new(),
         };
@@ -299,19 +325,6 @@ fn specific(rules: &ByClass, rule_set: RuleSetId, class: ClassId) -> Option<&BTr
     rules.get(&rule_set)?.get(&class)
 }
 
-/// The rule sets that some endpoint is policed by.
-fn rule_sets(tables: &Tables) -> BTreeSet<RuleSetId> {
-    tables
-        .endpoints
-        .values()
-        .flat_map(|endpoint| {
-            [Direction::Ingress, Direction::Egress]
-                .map(|direction| endpoint.policy.rule_set(direction))
-        })
-        .flatten()
-        .collect()
-}
-
 /// Finds, for each prefix, the class that the longest covering entry gives it.
 fn covering(
     prefixes: &BTreeSet<IpNet>,
@@ -340,8 +353,8 @@ struct During<'a> {
     leaving: Vec<RuleSetId>,
     old_rules: &'a ByClass,
     /// The classes that addresses have before the change.
-    in_force: BTreeSet<ClassId>,
-    /// The classes that addresses have before or after it.
+    in_force: &'a BTreeSet<ClassId>,
+    /// The classes that addresses go from and to.
     taken: BTreeSet<ClassId>,
     /// For each new class, the classes that stand for it and their answers.
     chosen: BTreeMap<ClassId, Vec<(Answers<'a>, ClassId)>>,
@@ -375,7 +388,8 @@ impl<'a> During<'a> {
             id = id.wrapping_add(1).max(1);
             let class = ClassId::new(id);
             let ruled = self.old_rules.values().any(|classes| classes.contains_key(&class));
-            if !ruled && !self.taken.contains(&class) && !chosen.contains(&class) {
+            let met = self.taken.contains(&class) || self.in_force.contains(&class);
+            if !ruled && !met && !chosen.contains(&class) {
                 return class;
             }
         }
