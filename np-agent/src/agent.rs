@@ -1,38 +1,30 @@
-//! The reconciler: objects and devices in, map writes and attachments out.
+//! The agent without its loop: objects and devices in, map writes and attachments out.
 //!
-//! One owner for the index, the bindings and the maps. A turn recomputes what should be and writes
-//! the difference; a write that fails leaves the rest for a later turn, and what is in force stays.
+//! One owner for the reconciler and the maps. A turn writes what the reconciler plans; a write that
+//! fails leaves the rest for a later turn, and what is in force stays.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Context;
-use np_common::config::Config;
-use np_common::endpoint::{EndpointId, Iface, Role};
+use np_common::endpoint::Role;
 use tracing::{debug, error, info, warn};
 
-use crate::bind::{self, Bindings, Placement, Settings};
-use crate::compile::{Compiled, Isolation, compile};
+use crate::bind::{Placement, Settings};
+use crate::compile::Isolation;
 use crate::dataplane::{self, AdoptedLink, Maps, Side};
-use crate::index::Index;
-use crate::model::{Change, Device, DeviceChange, IfIndex, NodeName, ObjectKey};
+use crate::model::{Change, DeviceChange, IfIndex, NodeName, ObjectKey};
 use crate::plan::record::{EndpointRecord, Record, SideRecord};
-use crate::plan::{self, Op, Tables};
+use crate::plan::{Op, Tables};
+use crate::reconcile::Reconciler;
 use crate::source::{Batch, Invalid};
 use crate::status::{AgentState, Counter, DeviceStatus, Objects, Status};
 
 #[derive(Debug)]
 pub struct Agent {
     node: NodeName,
-    settings: Settings,
-    pending_allowed: bool,
-    index: Index,
-    devices: BTreeMap<IfIndex, Device>,
-    bindings: Bindings,
-    placements: BTreeMap<IfIndex, Placement>,
+    reconciler: Reconciler,
     maps: Maps,
-    /// What the maps hold.
-    actual: Tables,
     record: Record,
     attachments: BTreeMap<IfIndex, Attachment>,
     invalid: Vec<Invalid>,
@@ -68,15 +60,9 @@ impl Agent {
     ) -> Self {
         Self {
             record: Record { node: Some(node.clone()), endpoints: Vec::new() },
+            reconciler: Reconciler::new(node.clone(), settings, pending_allowed, actual),
             node,
-            settings,
-            pending_allowed,
-            index: Index::default(),
-            devices: BTreeMap::new(),
-            bindings: Bindings::default(),
-            placements: BTreeMap::new(),
             maps,
-            actual,
             attachments: BTreeMap::new(),
             invalid: Vec::new(),
             batches: 0,
@@ -93,28 +79,14 @@ impl Agent {
         // device since.
         let alive: BTreeSet<IfIndex> =
             links.iter().filter(|link| !link.severed).map(|link| link.ifindex).collect();
-        let stale: Vec<u32> = self
-            .actual
-            .ifaces
-            .keys()
-            .copied()
-            .filter(|ifindex| !alive.contains(&IfIndex(*ifindex)))
-            .collect();
-        for ifindex in stale {
-            self.write(Op::ClearIface(ifindex)).context("cannot clear a device that is gone")?;
+        for op in self.reconciler.clear_stale(&alive) {
+            self.write(&op).context("cannot clear a device that is gone")?;
         }
         let Some(record) = record else { return Ok(()) };
         let record: Record = serde_json::from_slice(record)
             .context("the pinned RECORDS map does not hold a record; run `np-agent cleanup`")?;
         for endpoint in &record.endpoints {
-            let device = self.devices.get(&endpoint.ifindex);
-            let iface = self.actual.ifaces.get(&endpoint.ifindex.0);
-            let holds = device.is_some_and(|device| device.name == endpoint.device)
-                && iface.is_some_and(|iface| {
-                    iface.role() == Some(Role::Pod) && iface.endpoint().get() == endpoint.id
-                });
-            if holds {
-                self.bindings.restore(endpoint, &self.index, &self.node);
+            if self.reconciler.restore(endpoint) {
                 info!(pod = %endpoint.pod, device = endpoint.device, "took up the pod again");
             }
         }
@@ -136,9 +108,7 @@ impl Agent {
         if !changes.is_empty() || self.batches == 0 {
             info!(changes = changes.len(), refused = invalid.len(), ignored, "read the manifests");
         }
-        for change in changes {
-            self.index.apply(change);
-        }
+        self.reconciler.objects(changes);
         self.invalid = invalid;
         self.batches += 1;
     }
@@ -147,58 +117,39 @@ impl Agent {
     pub fn devices(&mut self, changes: Vec<DeviceChange>) -> Vec<IfIndex> {
         let mut gone = Vec::new();
         for change in changes {
-            match change {
-                DeviceChange::Seen(device) => {
-                    self.devices.insert(device.index, device);
-                }
-                DeviceChange::Gone(ifindex) => {
-                    self.forget(ifindex);
-                    gone.push(ifindex);
-                }
+            if let DeviceChange::Gone(ifindex) = &change {
+                let device = self.reconciler.devices().get(ifindex).map(|device| &device.name);
+                info!(device, %ifindex, "the device is gone");
+                self.attachments.remove(ifindex);
+                gone.push(*ifindex);
+            }
+            if let Some(op) = self.reconciler.device(change)
+                && let Err(error) = self.write(&op)
+            {
+                error!("{error}");
             }
         }
         gone
     }
 
-    /// The index may come again as another device in the same batch: nothing of the old one may
-    /// be left by then.
-    fn forget(&mut self, ifindex: IfIndex) {
-        if let Some(device) = self.devices.remove(&ifindex) {
-            info!(device = device.name, %ifindex, "the device is gone");
-        }
-        self.attachments.remove(&ifindex);
-        self.bindings.release(ifindex);
-        if self.actual.ifaces.contains_key(&ifindex.0)
-            && let Err(error) = self.write(Op::ClearIface(ifindex.0))
-        {
-            error!(%error, %ifindex, "cannot clear the device's entry");
-        }
-    }
-
     /// Brings the maps to what objects and devices ask for. Returns what to attach, and after how
     /// long to try again when a write failed.
     pub fn turn(&mut self) -> (Vec<Attach>, Option<Duration>) {
-        let placements =
-            self.bindings.place(&self.devices, &self.index, &self.node, &self.settings);
-        self.log_placements(&placements);
-        self.placements = placements;
-
-        let compiled = compile(&self.index, self.bindings.iter().map(|(_, bound)| &bound.pod));
-        let mut desired = Tables::default();
-        bind::lower(&self.placements, &self.devices, &self.bindings, &mut desired);
-        plan::lower(&compiled, &self.bindings.ids(), &mut desired);
-        desired.config = Config::new(0, self.pending_allowed);
-
-        let written = self.write_all(&desired, &compiled);
+        let before = self.reconciler.placements().clone();
+        let ops = self.reconciler.plan();
+        self.log_placements(&before);
+        let written = self.write_all(&ops);
         let attach = self.attachments_wanted();
         match written {
             Ok(()) => {
+                self.reconciler.finished();
                 self.failure = None;
                 self.failures = 0;
                 (attach, None)
             }
             Err(failed) => {
                 error!("{failed:#}");
+                self.reconciler.broken_off();
                 self.failure = Some(format!("{failed:#}"));
                 self.failures += 1;
                 (attach, Some(backoff(self.failures)))
@@ -206,46 +157,25 @@ impl Agent {
         }
     }
 
-    fn write_all(&mut self, desired: &Tables, compiled: &Compiled) -> anyhow::Result<()> {
-        self.write_new_devices(desired)?;
-        let ops = plan::diff(&self.actual, desired);
-        let writes = ops.len();
+    fn write_all(&mut self, ops: &[Op]) -> anyhow::Result<()> {
         for op in ops {
             self.write(op)?;
         }
-        if writes > 0 {
-            let generation = self.actual.config.generation();
-            info!(writes, generation, "the maps are up to date");
+        if !ops.is_empty() {
+            let generation = self.reconciler.actual().config.generation();
+            info!(writes = ops.len(), generation, "the maps are up to date");
         }
-        self.store_record(compiled)
+        self.store_record()
     }
 
-    /// A device is default-deny before its programs are there, whatever else cannot be written.
-    fn write_new_devices(&mut self, desired: &Tables) -> Result<(), dataplane::ApplyError> {
-        let new: Vec<Iface> = desired
-            .ifaces
-            .iter()
-            .filter(|(ifindex, _)| !self.actual.ifaces.contains_key(ifindex))
-            .map(|(_, iface)| *iface)
-            .collect();
-        for iface in new {
-            let first = match iface.role() {
-                Some(Role::Pod) => Iface::new(iface.ifindex(), Role::Pending, EndpointId::NONE),
-                Some(Role::Pending | Role::Foreign | Role::Uplink | Role::Tunnel) | None => iface,
-            };
-            self.write(Op::SetIface(first))?;
-        }
+    fn write(&mut self, op: &Op) -> Result<(), dataplane::ApplyError> {
+        self.maps.apply(op)?;
+        self.reconciler.written(op);
         Ok(())
     }
 
-    fn write(&mut self, op: Op) -> Result<(), dataplane::ApplyError> {
-        self.maps.apply(&op)?;
-        op.apply(&mut self.actual);
-        Ok(())
-    }
-
-    fn store_record(&mut self, compiled: &Compiled) -> anyhow::Result<()> {
-        let record = self.current_record(compiled);
+    fn store_record(&mut self) -> anyhow::Result<()> {
+        let record = self.current_record();
         if record == self.record {
             return Ok(());
         }
@@ -265,16 +195,17 @@ impl Agent {
         Ok(())
     }
 
-    fn current_record(&self, compiled: &Compiled) -> Record {
+    fn current_record(&self) -> Record {
         let side = |isolation: Option<&Isolation>| SideRecord {
             isolated: isolation.is_some(),
             policies: isolation.map(|isolation| isolation.policies.clone()).unwrap_or_default(),
         };
         let mut endpoints: Vec<EndpointRecord> = self
-            .bindings
+            .reconciler
+            .bindings()
             .iter()
             .map(|(ifindex, bound)| {
-                let subject = compiled.subjects.get(&bound.pod.uid);
+                let subject = self.reconciler.compiled().subjects.get(&bound.pod.uid);
                 EndpointRecord {
                     id: bound.id.get(),
                     pod: bound.pod.key.clone(),
@@ -296,16 +227,16 @@ impl Agent {
     /// Devices that lack the programs of their role and that the maps know.
     fn attachments_wanted(&mut self) -> Vec<Attach> {
         let mut wanted = Vec::new();
-        for (ifindex, placement) in &self.placements {
+        for (ifindex, placement) in self.reconciler.placements() {
             let Some(side) = placement.role.map(side) else { continue };
             let there = match self.attachments.get(ifindex) {
                 Some(Attachment::Asked(asked) | Attachment::Done(asked)) => *asked == side,
                 Some(Attachment::Failed(..)) | None => false,
             };
-            if there || !self.actual.ifaces.contains_key(&ifindex.0) {
+            if there || !self.reconciler.actual().ifaces.contains_key(&ifindex.0) {
                 continue;
             }
-            let Some(device) = self.devices.get(ifindex) else { continue };
+            let Some(device) = self.reconciler.devices().get(ifindex) else { continue };
             self.attachments.insert(*ifindex, Attachment::Asked(side));
             wanted.push(Attach { ifindex: *ifindex, name: device.name.clone(), side });
         }
@@ -333,16 +264,15 @@ impl Agent {
         }
     }
 
-    fn log_placements(&self, placements: &BTreeMap<IfIndex, Placement>) {
-        for (ifindex, placement) in placements {
-            let before = self.placements.get(ifindex);
-            let same = before.is_some_and(|before| {
+    fn log_placements(&self, before: &BTreeMap<IfIndex, Placement>) {
+        for (ifindex, placement) in self.reconciler.placements() {
+            let same = before.get(ifindex).is_some_and(|before| {
                 before.role == placement.role && before.endpoint == placement.endpoint
             });
             if same {
                 continue;
             }
-            let device = self.devices.get(ifindex).map_or("", |device| &device.name);
+            let device = self.reconciler.devices().get(ifindex).map_or("", |device| &device.name);
             let pod = self.pod_name(placement);
             info!(device, %ifindex, role = role_name(placement.role), pod, why = placement.why);
         }
@@ -350,17 +280,22 @@ impl Agent {
 
     fn pod_name(&self, placement: &Placement) -> Option<String> {
         let uid = placement.pod.as_ref()?;
-        let bound = self.bindings.iter().find(|(_, bound)| bound.pod.uid == *uid);
+        let bound = self.reconciler.bindings().iter().find(|(_, bound)| bound.pod.uid == *uid);
         bound.map(|(_, bound)| bound.pod.key.to_string())
     }
 
     pub fn status(&self) -> Status {
         let devices: Vec<DeviceStatus> = self
-            .placements
+            .reconciler
+            .placements()
             .iter()
             .map(|(ifindex, placement)| DeviceStatus {
                 ifindex: ifindex.0,
-                name: self.devices.get(ifindex).map_or_else(String::new, |d| d.name.clone()),
+                name: self
+                    .reconciler
+                    .devices()
+                    .get(ifindex)
+                    .map_or_else(String::new, |d| d.name.clone()),
                 role: role_name(placement.role).to_owned(),
                 attached: matches!(self.attachments.get(ifindex), Some(Attachment::Done(_))),
                 pod: self.pod_name(placement),
@@ -379,12 +314,12 @@ impl Agent {
             node: Some(self.node.to_string()),
             agent: AgentState::Running,
             ready: self.ready(),
-            generation: self.actual.config.generation(),
+            generation: self.reconciler.actual().config.generation(),
             batches: self.batches,
             objects: Objects {
-                pods: self.index.pods().len(),
-                namespaces: self.index.namespaces().len(),
-                policies: self.index.policies().len(),
+                pods: self.reconciler.index().pods().len(),
+                namespaces: self.reconciler.index().namespaces().len(),
+                policies: self.reconciler.index().policies().len(),
             },
             devices,
             endpoints: self.record.endpoints.clone(),
@@ -402,9 +337,9 @@ impl Agent {
     /// What stands between the agent and readiness.
     fn diagnostics(&self) -> Vec<String> {
         let mut diagnostics: Vec<String> = self.failure.iter().cloned().collect();
-        for (ifindex, placement) in &self.placements {
+        for (ifindex, placement) in self.reconciler.placements() {
             let Some(role) = placement.role else { continue };
-            let name = self.devices.get(ifindex).map_or("", |device| &device.name);
+            let name = self.reconciler.devices().get(ifindex).map_or("", |device| &device.name);
             match self.attachments.get(ifindex) {
                 Some(Attachment::Done(done)) if *done == side(role) => {}
                 Some(Attachment::Failed(_, problem)) => {
@@ -420,7 +355,7 @@ impl Agent {
 
     /// Objects of this node that a user would miss if they were not there.
     pub fn warn_of_missing(&self) {
-        if self.index.node(&self.node).is_none() {
+        if self.reconciler.index().node(&self.node).is_none() {
             warn!(
                 "no {} among the objects: veths into containers that are no pods stay pending, \
                  because the node's pod ranges are not known",

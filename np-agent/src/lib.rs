@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  source ─ objects ─┐                                   pure, one direction:
-//!  links ── devices ─┴▶ agent ─▶ bind, index, compile, plan ─▶ writes ─▶ dataplane
+//!  links ── devices ─┴▶ agent ─▶ reconcile (index, bind, compile, plan) ─▶ writes ─▶ dataplane
 //! ```
 //!
 //! The modules stand in the order of the layers: each may use those above it.
@@ -18,6 +18,8 @@ pub mod plan;
 pub mod bind;
 
 pub mod explain;
+
+pub mod reconcile;
 
 pub mod dataplane;
 pub mod links;

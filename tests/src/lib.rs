@@ -18,6 +18,7 @@ pub mod oracle;
 pub mod probe;
 pub mod proxy;
 pub mod sandbox;
+pub mod scale;
 pub mod simulation;
 pub mod story;
 pub mod topology;

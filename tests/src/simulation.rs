@@ -7,15 +7,15 @@
 //!                                outside ─ from_uplink ─ to_pod ─ pod
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use np_agent::bind::{self, Bindings, Settings};
-use np_agent::compile::compile;
-use np_agent::index::Index;
-use np_agent::model::{Change, Device, DevicePeer, IfIndex, NodeName, PodKey};
+use np_agent::bind::Settings;
+use np_agent::index::{Index, Touched};
+use np_agent::model::{Change, Device, DeviceChange, DevicePeer, IfIndex, NodeName, PodKey};
+use np_agent::plan::Tables;
 use np_agent::plan::simulate::Simulated;
-use np_agent::plan::{Tables, lower};
+use np_agent::reconcile::Reconciler;
 use np_common::config::Config;
 use np_common::decide::{Context, decide};
 use np_common::direction::Hook;
@@ -60,15 +60,13 @@ struct Dropped(Reason);
 impl Simulation {
     pub fn new(changes: Vec<Change>) -> Self {
         let mut index = Index::default();
-        for change in changes {
-            index.apply(change);
+        for change in changes.iter().cloned() {
+            index.apply(change, &mut Touched::default());
         }
         let mut simulation = Self { nodes: BTreeMap::new(), places: BTreeMap::new() };
-        let nodes: Vec<NodeName> = index.pods().filter_map(|pod| pod.node.clone()).collect();
+        let nodes: BTreeSet<NodeName> = index.pods().filter_map(|pod| pod.node.clone()).collect();
         for node in nodes {
-            if !simulation.nodes.contains_key(&node) {
-                simulation.add_node(&index, node);
-            }
+            simulation.add_node(&index, &changes, node);
         }
         for pod in index.pods().filter(|pod| pod.host_network) {
             if let Some(node) = &pod.node {
@@ -78,25 +76,25 @@ impl Simulation {
         simulation
     }
 
-    fn add_node(&mut self, index: &Index, node: NodeName) {
+    fn add_node(&mut self, index: &Index, changes: &[Change], node: NodeName) {
+        let empty = Tables { config: Config::new(1, false), ..Tables::default() };
+        let mut reconciler = Reconciler::new(node.clone(), Settings::default(), false, empty);
+        reconciler.objects(changes.iter().cloned());
+        reconciler.device(DeviceChange::Seen(device(UPLINK, None)));
         let mut routes: BTreeMap<&PodKey, Vec<IpAddr>> = BTreeMap::new();
         for (address, pod) in index.owners() {
             if pod.node.as_ref() == Some(&node) {
                 routes.entry(&pod.key).or_default().push(address);
             }
         }
-        let mut devices = BTreeMap::from([(IfIndex(UPLINK), device(UPLINK, None))]);
         for (ifindex, (pod, addresses)) in (FIRST_VETH..).zip(routes) {
-            devices.insert(IfIndex(ifindex), device(ifindex, Some(addresses)));
+            reconciler.device(DeviceChange::Seen(device(ifindex, Some(addresses))));
             self.places.insert(pod.to_string(), Place::Device(node.clone(), ifindex));
         }
-        let mut bindings = Bindings::default();
-        let placements = bindings.place(&devices, index, &node, &Settings::default());
-        let mut tables = Tables { config: Config::new(1, false), ..Tables::default() };
-        bind::lower(&placements, &devices, &bindings, &mut tables);
-        let compiled = compile(index, bindings.iter().map(|(_, bound)| &bound.pod));
-        lower(&compiled, &bindings.ids(), &mut tables);
-        self.nodes.insert(node, tables);
+        for op in reconciler.plan() {
+            reconciler.written(&op);
+        }
+        self.nodes.insert(node, reconciler.actual().clone());
     }
 
     /// Opens a connection with one packet, and if that arrives answers with another.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use np_agent::explain::{EndError, Explain, Family, Judgement, Probe, Protocol, Side, Standing};
-use np_agent::index::Index;
+use np_agent::index::{Index, Touched};
 use np_agent::model::{Change, Node, NodeName, Object};
 use np_tests::agent::agent_binary;
 use np_tests::generate::{Case, Cases, NODES, changes, node_addresses};
@@ -23,15 +23,17 @@ type Met = BTreeMap<&'static str, u64>;
 
 fn index(case: &Case) -> Option<Index> {
     let mut index = Index::default();
+    let mut touched = Touched::default();
     for change in changes(&case.cluster).ok()? {
-        index.apply(change);
+        index.apply(change, &mut touched);
     }
     for (number, name) in NODES.iter().enumerate() {
-        index.apply(Change::Apply(Object::Node(Node {
+        let node = Node {
             name: NodeName((*name).to_owned()),
             addresses: node_addresses(number).to_vec(),
             pod_cidrs: Vec::new(),
-        })));
+        };
+        index.apply(Change::Apply(Object::Node(node)), &mut touched);
     }
     Some(index)
 }

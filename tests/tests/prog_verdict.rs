@@ -22,7 +22,7 @@ use aya::maps::{HashMap, Map, MapData};
 use ipnet::IpNet;
 use np_agent::dataplane::{self, Counters, Maps, Opened, Options};
 use np_agent::plan::simulate::Simulated;
-use np_agent::plan::{PortPrefix, RulePrefix, Tables, diff};
+use np_agent::plan::{PortPrefix, RulePrefix, Scope, Tables, diff};
 use np_common::addr::Addr;
 use np_common::config::Config;
 use np_common::decide::{Context, decide};
@@ -211,7 +211,7 @@ impl Kernel {
 
     /// Brings the maps from what they hold to other tables, as the agent does.
     fn change(&mut self, desired: &Tables) -> anyhow::Result<()> {
-        for op in diff(&self.tables, desired) {
+        for op in diff(&self.tables, desired, &Scope::everything()) {
             self.maps.apply(&op)?;
             op.apply(&mut self.tables);
         }

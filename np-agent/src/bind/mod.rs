@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use np_common::addr::Addr;
 use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord, Role};
@@ -36,7 +37,7 @@ pub struct Bound {
     pub id: EndpointId,
     pub device: String,
     /// The pod as last seen: its object may be gone before the pod is.
-    pub pod: Pod,
+    pub pod: Arc<Pod>,
 }
 
 /// Holds all bindings of the node.
@@ -83,7 +84,7 @@ impl Bindings {
             terminating: true,
             created: 0,
         };
-        let pod = index.pod_by_uid(uid).cloned().unwrap_or(last_seen);
+        let pod = index.same_pod(pod, uid).cloned().unwrap_or_else(|| Arc::new(last_seen));
         let bound = Bound { id: EndpointId::new(*id), device: device.clone(), pod };
         self.last_id = self.last_id.max(*id);
         self.in_pod_range.insert(*ifindex);
@@ -107,7 +108,7 @@ impl Bindings {
         self.bound.retain(|ifindex, _| devices.contains_key(ifindex));
         self.in_pod_range.retain(|ifindex| devices.contains_key(ifindex));
         for bound in self.bound.values_mut() {
-            if let Some(pod) = index.pod_by_uid(&bound.pod.uid) {
+            if let Some(pod) = index.same_pod(&bound.pod.key, &bound.pod.uid) {
                 bound.pod = pod.clone();
             }
         }
@@ -184,7 +185,7 @@ impl Bindings {
         Placement::of(Some(Role::Pending), "no pod is known to be behind it")
     }
 
-    fn bind(&mut self, device: &Device, pod: &Pod, why: String) -> Placement {
+    fn bind(&mut self, device: &Device, pod: &Arc<Pod>, why: String) -> Placement {
         let Some(id) = self.free_id() else {
             let why = format!("all {} endpoint ids are in use", EndpointId::MAX.get());
             return Placement::of(Some(Role::Pending), &why);
@@ -231,14 +232,17 @@ impl Placement {
     }
 }
 
-/// Gives tables the devices, endpoints and local addresses of these placements; the endpoints'
-/// policy is `plan::lower`'s to set.
+/// Gives tables the devices, endpoints and local addresses of these placements and no others; the
+/// endpoints' policy is `plan::Lowered`'s to set.
 pub fn lower(
     placements: &BTreeMap<IfIndex, Placement>,
     devices: &BTreeMap<IfIndex, Device>,
     bindings: &Bindings,
     tables: &mut Tables,
 ) {
+    tables.ifaces.clear();
+    tables.endpoints.clear();
+    tables.local.clear();
     for (ifindex, placement) in placements {
         let Some(role) = placement.role else { continue };
         let mut iface = Iface::new(ifindex.0, role, placement.endpoint);
@@ -264,36 +268,40 @@ pub fn lower(
 
 /// What the devices say about the node's pods.
 struct Evidence<'a> {
-    pods: BTreeMap<IpAddr, &'a Pod>,
+    index: &'a Index,
+    node: &'a NodeName,
     claimants: BTreeMap<IpAddr, usize>,
 }
 
 enum Claim<'a> {
-    Alone(&'a Pod, IpAddr),
-    Contested(&'a Pod, IpAddr),
+    Alone(&'a Arc<Pod>, IpAddr),
+    Contested(&'a Arc<Pod>, IpAddr),
     None,
 }
 
 impl<'a> Evidence<'a> {
-    fn gather(devices: &BTreeMap<IfIndex, Device>, index: &'a Index, node: &NodeName) -> Self {
-        let mut pods = index.owners();
-        pods.retain(|_, pod| pod.node.as_ref() == Some(node));
+    fn gather(devices: &BTreeMap<IfIndex, Device>, index: &'a Index, node: &'a NodeName) -> Self {
         let mut claimants = BTreeMap::new();
         for addr in devices.values().flat_map(|device| &device.peer).flat_map(|peer| &peer.claims) {
             *claimants.entry(*addr).or_insert(0) += 1;
         }
-        Self { pods, claimants }
+        Self { index, node, claimants }
     }
 
-    fn by_route(&self, device: &Device) -> Option<(&'a Pod, IpAddr)> {
-        device.host_routes.iter().find_map(|addr| Some((*self.pods.get(addr)?, *addr)))
+    /// The pod of this node that an address belongs to.
+    fn pod(&self, addr: IpAddr) -> Option<&'a Arc<Pod>> {
+        self.index.owner(addr).filter(|pod| pod.node.as_ref() == Some(self.node))
+    }
+
+    fn by_route(&self, device: &Device) -> Option<(&'a Arc<Pod>, IpAddr)> {
+        device.host_routes.iter().find_map(|addr| Some((self.pod(*addr)?, *addr)))
     }
 
     fn by_claim(&self, device: &Device) -> Claim<'a> {
         let claims = device.peer.iter().flat_map(|peer| &peer.claims);
         let mut contested = Claim::None;
         for addr in claims {
-            let Some(pod) = self.pods.get(addr) else { continue };
+            let Some(pod) = self.pod(*addr) else { continue };
             if self.claimants.get(addr) == Some(&1) {
                 return Claim::Alone(pod, *addr);
             }

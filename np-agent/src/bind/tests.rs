@@ -1,4 +1,5 @@
 use super::*;
+use crate::index::Touched;
 use crate::model::{Change, DevicePeer, Node, Object, PodKey};
 
 const NODE: &str = "node-1";
@@ -24,13 +25,17 @@ fn mk_pod(name: &str, addr: &str) -> Pod {
 
 fn mk_index(pods: &[Pod], pod_cidrs: &[&str]) -> Index {
     let mut index = Index::default();
-    index.apply(Change::Apply(Object::Node(Node {
-        name: node(),
-        addresses: vec!["192.168.65.10".parse().expect("an address")],
-        pod_cidrs: pod_cidrs.iter().map(|cidr| cidr.parse().expect("a prefix")).collect(),
-    })));
+    let mut touched = Touched::default();
+    index.apply(
+        Change::Apply(Object::Node(Node {
+            name: node(),
+            addresses: vec!["192.168.65.10".parse().expect("an address")],
+            pod_cidrs: pod_cidrs.iter().map(|cidr| cidr.parse().expect("a prefix")).collect(),
+        })),
+        &mut touched,
+    );
     for pod in pods {
-        index.apply(Change::Apply(Object::Pod(pod.clone())));
+        index.apply(Change::Apply(Object::Pod(pod.clone())), &mut touched);
     }
     index
 }

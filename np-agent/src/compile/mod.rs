@@ -3,29 +3,42 @@
 //! Policies are taken apart into [`Atom`]s, the distinct tests they put to a peer. What an address
 //! is then comes down to the set of atoms it satisfies, and what a pod allows to a [`RuleSet`]
 //! over atoms: neither depends on how many policies said so, or in which order.
+//!
+//! [`Compiled`] is brought up to date with what changes have touched, and no more: a pod costs its
+//! own addresses, a policy the pods it may select. Only when the atoms themselves change is every
+//! address asked anew.
 
+mod atoms;
+mod hash;
 mod peers;
+mod rule_set;
+mod selectors;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::index::Index;
-use crate::model::{
-    ContainerPort, Direction, IpBlock, Peer, Pod, PodUid, PolicyKey, PortMatch, Ports, Protocol,
-    Rule, Selector,
-};
+pub use atoms::{Atom, AtomId, AtomSet, Atoms};
+use peers::Tests;
+pub use rule_set::{AllowPorts, AllowRule, RuleSet};
+
+use crate::index::{Index, Touched};
+use crate::model::{Direction, Pod, PodUid, PolicyKey};
 
 /// What the policies of a cluster mean to some of its pods.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Compiled {
     pub subjects: BTreeMap<PodUid, Subject>,
     /// The atoms that the addresses of a prefix satisfy, unless a longer prefix says otherwise.
     /// Addresses without a prefix satisfy none.
     pub peers: BTreeMap<IpNet, AtomSet>,
+    pub atoms: Atoms,
+    tests: Tests,
+    /// Equal contents are held once.
+    rule_sets: HashSet<Arc<RuleSet>>,
+    sets: HashSet<AtomSet>,
 }
-
-pub type AtomSet = BTreeSet<Atom>;
 
 /// How one pod is policed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,118 +50,127 @@ pub struct Subject {
 /// An isolated direction of a pod: what is allowed, and which policies said so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Isolation {
-    pub rule_set: RuleSet,
+    pub rule_set: Arc<RuleSet>,
     pub policies: Vec<PolicyKey>,
 }
 
-/// What the union of some policies allows in one direction: pods with equal content share it.
-pub type RuleSet = BTreeSet<AllowRule>;
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AllowRule {
-    /// A peer that satisfies any of these matches; none means everyone.
-    pub peers: Option<AtomSet>,
-    /// None means every port of every protocol.
-    pub ports: Option<BTreeSet<AllowPorts>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum AllowPorts {
-    Protocol(Protocol),
-    /// Both ends included.
-    Range(Protocol, u16, u16),
-    /// The numbers that the peer's containers give to a name.
-    OfPeer(Protocol, String),
-}
-
-/// One test that policies put to a peer.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Atom {
-    /// A pod of a namespace.
-    PodsOf {
-        namespace: String,
-        pods: Selector,
-    },
-    /// A pod of the namespaces that a selector matches.
-    Pods {
-        namespaces: Selector,
-        pods: Selector,
-    },
-    Block(IpBlock),
-    /// A pod that gives this number to a named port.
-    Port(ContainerPort),
-}
-
-/// Compiles what the index holds for these pods of the node.
-pub fn compile<'a>(index: &Index, pods: impl IntoIterator<Item = &'a Pod>) -> Compiled {
-    let subjects: BTreeMap<PodUid, Subject> = pods
-        .into_iter()
-        .map(|pod| {
-            let isolation = |direction| isolation(index, pod, direction);
-            let subject = Subject {
-                ingress: isolation(Direction::Ingress),
-                egress: isolation(Direction::Egress),
-            };
-            (pod.uid.clone(), subject)
-        })
-        .collect();
-    let peers = peers::peers(index, &subjects);
-    Compiled { subjects, peers }
-}
-
-fn isolation(index: &Index, pod: &Pod, direction: Direction) -> Option<Isolation> {
-    let mut rule_set = RuleSet::new();
-    let mut policies = Vec::new();
-    for policy in index.selecting(pod, direction) {
-        for rule in policy.rules(direction).unwrap_or_default() {
-            rule_set.extend(allow(rule, &policy.key.namespace, pod, direction));
-        }
-        policies.push(policy.key.clone());
+impl Compiled {
+    /// Compiles what the index holds for these pods of the node.
+    pub fn of<'a>(index: &Index, pods: impl IntoIterator<Item = &'a Pod>) -> Self {
+        let mut compiled = Self::default();
+        compiled.update(index, &Touched::default(), pods);
+        compiled
     }
-    (!policies.is_empty()).then_some(Isolation { rule_set, policies })
-}
 
-/// None for a rule that can match nothing.
-fn allow(rule: &Rule, namespace: &str, pod: &Pod, direction: Direction) -> Option<AllowRule> {
-    let peers = rule
-        .peers
-        .as_ref()
-        .map(|peers| peers.iter().map(|peer| atom(peer, namespace)).collect::<AtomSet>());
-    let ports = rule.ports.as_ref().map(|ports| {
-        ports.iter().flat_map(|port| allow_ports(port, pod, direction)).collect::<BTreeSet<_>>()
-    });
-    let nothing = peers.as_ref().is_some_and(BTreeSet::is_empty)
-        || ports.as_ref().is_some_and(BTreeSet::is_empty);
-    (!nothing).then_some(AllowRule { peers, ports })
-}
-
-fn atom(peer: &Peer, namespace: &str) -> Atom {
-    match peer {
-        Peer::Pods { namespaces: None, pods } => {
-            Atom::PodsOf { namespace: namespace.to_owned(), pods: pods.clone() }
+    /// Takes up what changed in the index, and which pods are the node's now. Returns the prefixes
+    /// whose atoms changed.
+    pub fn update<'a>(
+        &mut self,
+        index: &Index,
+        touched: &Touched,
+        pods: impl IntoIterator<Item = &'a Pod>,
+    ) -> BTreeSet<IpNet> {
+        let other_rules = self.update_subjects(index, touched, pods);
+        if other_rules && self.update_tests() {
+            return self.all_peers(index);
         }
-        Peer::Pods { namespaces: Some(namespaces), pods } => {
-            Atom::Pods { namespaces: namespaces.clone(), pods: pods.clone() }
-        }
-        Peer::IpBlock(block) => Atom::Block(block.clone()),
-    }
-}
-
-/// A name is resolved on the destination: for ingress that is the subject itself, and its ports
-/// are known now; for egress each peer has its own. A name that nobody has allows nothing.
-fn allow_ports(port: &PortMatch, subject: &Pod, direction: Direction) -> Vec<AllowPorts> {
-    let protocol = port.protocol;
-    match (&port.ports, direction) {
-        (Ports::All, _) => vec![AllowPorts::Protocol(protocol)],
-        (Ports::Range(first, last), _) => vec![AllowPorts::Range(protocol, *first, *last)],
-        (Ports::Named(name), Direction::Egress) => {
-            vec![AllowPorts::OfPeer(protocol, name.clone())]
-        }
-        (Ports::Named(name), Direction::Ingress) => subject
-            .named_ports
+        touched
+            .addresses
             .iter()
-            .filter(|named| named.name == *name && named.protocol == protocol)
-            .map(|named| AllowPorts::Range(protocol, named.port, named.port))
-            .collect(),
+            .map(|addr| IpNet::from(*addr))
+            .filter(|prefix| self.update_peer(index, *prefix))
+            .collect()
+    }
+
+    fn update_subjects<'a>(
+        &mut self,
+        index: &Index,
+        touched: &Touched,
+        pods: impl IntoIterator<Item = &'a Pod>,
+    ) -> bool {
+        let mut old = std::mem::take(&mut self.subjects);
+        let mut changed = false;
+        for pod in pods {
+            let known = old.remove(&pod.uid);
+            let stands = !touched.pods.contains(&pod.key)
+                && !touched.policies_of.contains(&pod.key.namespace);
+            let subject = match known {
+                Some(subject) if stands => subject,
+                known => {
+                    let subject = Subject {
+                        ingress: self.isolation(index, pod, Direction::Ingress),
+                        egress: self.isolation(index, pod, Direction::Egress),
+                    };
+                    changed |= known.as_ref() != Some(&subject);
+                    subject
+                }
+            };
+            self.subjects.insert(pod.uid.clone(), subject);
+        }
+        changed |= !old.is_empty();
+        changed
+    }
+
+    fn isolation(&mut self, index: &Index, pod: &Pod, direction: Direction) -> Option<Isolation> {
+        let selecting: Vec<_> = index.selecting(pod, direction).collect();
+        let policies: Vec<PolicyKey> = selecting.iter().map(|policy| policy.key.clone()).collect();
+        if policies.is_empty() {
+            return None;
+        }
+        let rule_set = RuleSet::of(&selecting, pod, direction);
+        let shared = self.rule_sets.get(&rule_set).cloned();
+        let rule_set = shared.unwrap_or_else(|| Arc::new(rule_set));
+        self.rule_sets.insert(rule_set.clone());
+        Some(Isolation { rule_set, policies })
+    }
+
+    /// False when nothing else is asked of peers than before.
+    fn update_tests(&mut self) -> bool {
+        // Whoever else holds a rule set is a subject.
+        self.rule_sets.retain(|rule_set| Arc::strong_count(rule_set) > 1);
+        let isolations =
+            self.subjects.values().flat_map(|subject| [&subject.ingress, &subject.egress]);
+        let mut rule_sets: Vec<&Arc<RuleSet>> =
+            isolations.flatten().map(|isolation| &isolation.rule_set).collect();
+        rule_sets.sort_by_key(|rule_set| Arc::as_ptr(rule_set));
+        rule_sets.dedup_by_key(|rule_set| Arc::as_ptr(rule_set));
+        let rules = rule_sets.into_iter().flat_map(|rule_set| rule_set.rules());
+        self.tests.ask(rules, &mut self.atoms)
+    }
+
+    fn all_peers(&mut self, index: &Index) -> BTreeSet<IpNet> {
+        let owned = index.owners().map(|(addr, _)| IpNet::from(addr));
+        let prefixes: BTreeSet<IpNet> =
+            owned.chain(self.tests.borders()).chain(self.peers.keys().copied()).collect();
+        let changed =
+            prefixes.into_iter().filter(|prefix| self.update_peer(index, *prefix)).collect();
+        self.sets.retain(|set| Arc::strong_count(set) > 1);
+        let in_use = self.peers.values().flat_map(|set| set.iter().copied());
+        let in_use = in_use.chain(self.tests.atoms()).collect();
+        self.atoms.retain(&in_use);
+        changed
+    }
+
+    /// True when the prefix satisfies other atoms than before.
+    fn update_peer(&mut self, index: &Index, prefix: IpNet) -> bool {
+        let set = self.tests.entry(index, prefix, &mut self.atoms);
+        let set = set.map(|set| self.shared(set));
+        if self.peers.get(&prefix) == set.as_ref() {
+            return false;
+        }
+        match set {
+            Some(set) => self.peers.insert(prefix, set),
+            None => self.peers.remove(&prefix),
+        };
+        true
+    }
+
+    fn shared(&mut self, set: Vec<AtomId>) -> AtomSet {
+        if let Some(shared) = self.sets.get(set.as_slice()) {
+            return shared.clone();
+        }
+        let set: AtomSet = set.into();
+        self.sets.insert(set.clone());
+        set
     }
 }

@@ -1,117 +1,162 @@
 //! Which atoms the addresses of the world satisfy, as prefixes of which the longest counts.
+//!
+//! Blocks and their excepts cut the address space at their borders; a pod's address is a border of
+//! its own, at which selectors apply and every block is asked anew. So `except` cuts only its own
+//! block, and overlapping blocks add up.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{AllowPorts, Atom, AtomSet, Subject};
+use super::selectors::Selectors;
+use super::{AllowPorts, AllowRule, Atom, AtomId, Atoms};
 use crate::index::Index;
-use crate::model::{ContainerPort, IpBlock, Pod, PodUid, Protocol};
+use crate::model::{Pod, Protocol};
 
-/// The prefixes at which the set of satisfied atoms changes.
-///
-/// Blocks and their excepts cut the address space at their borders; a pod's address is a border of
-/// its own, at which selectors apply and every block is asked anew. So `except` cuts only its own
-/// block, and overlapping blocks add up.
-pub fn peers(index: &Index, subjects: &BTreeMap<PodUid, Subject>) -> BTreeMap<IpNet, AtomSet> {
-    let tests = Tests::of(subjects);
-    let mut peers: BTreeMap<IpNet, AtomSet> = tests
-        .blocks
-        .iter()
-        .flat_map(|block| block.except.iter().chain([&block.cidr]))
-        .map(|border| (*border, tests.of_prefix(border)))
-        .collect();
-    for (addr, pod) in index.owners() {
-        peers.insert(IpNet::from(addr), tests.of_pod(index, pod, addr));
-    }
-    without_repetition(peers)
+/// What rule sets ask of peers, laid out so that asking one peer costs what the peer has, not what
+/// the policies ask.
+#[derive(Clone, Debug, Default)]
+pub struct Tests {
+    asked: Asked,
+    blocks: Blocks,
+    selectors: Selectors,
 }
 
-/// The atoms that some rule set asks for.
-struct Tests<'a> {
-    blocks: BTreeSet<&'a IpBlock>,
-    selectors: BTreeSet<&'a Atom>,
-    ports: BTreeSet<(Protocol, &'a str)>,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Asked {
+    blocks: BTreeSet<AtomId>,
+    selectors: BTreeSet<AtomId>,
+    ports: BTreeSet<(Protocol, String)>,
 }
 
-impl<'a> Tests<'a> {
-    fn of(subjects: &'a BTreeMap<PodUid, Subject>) -> Self {
-        let mut tests =
-            Self { blocks: BTreeSet::new(), selectors: BTreeSet::new(), ports: BTreeSet::new() };
-        let isolations =
-            subjects.values().flat_map(|subject| [&subject.ingress, &subject.egress]).flatten();
-        for rule in isolations.flat_map(|isolation| &isolation.rule_set) {
+impl Tests {
+    /// Returns false when these rules ask nothing else than before.
+    pub fn ask<'a>(
+        &mut self,
+        rules: impl Iterator<Item = &'a AllowRule>,
+        atoms: &mut Atoms,
+    ) -> bool {
+        let mut asked = Asked::default();
+        for rule in rules {
             for atom in rule.peers.iter().flatten() {
-                match atom {
-                    Atom::Block(block) => tests.blocks.insert(block),
-                    Atom::PodsOf { .. } | Atom::Pods { .. } => tests.selectors.insert(atom),
-                    Atom::Port(_) => unreachable!("no rule names a peer by its port"),
+                let kind = match atom {
+                    Atom::Block(_) => &mut asked.blocks,
+                    Atom::PodsOf { .. } | Atom::Pods { .. } | Atom::Port(_) => &mut asked.selectors,
                 };
+                kind.insert(atoms.id(atom));
             }
             for ports in rule.ports.iter().flatten() {
                 if let AllowPorts::OfPeer(protocol, name) = ports {
-                    tests.ports.insert((*protocol, name));
+                    asked.ports.insert((*protocol, name.clone()));
                 }
             }
         }
-        tests
+        if asked == self.asked {
+            return false;
+        }
+        self.blocks = Blocks::of(&asked.blocks, atoms);
+        self.selectors = Selectors::of(&asked.selectors, atoms);
+        self.asked = asked;
+        true
     }
 
-    /// The blocks that hold all of a prefix: borders are prefixes too, so none holds only a part
-    /// of it unless a longer border says so.
-    fn of_prefix(&self, prefix: &IpNet) -> AtomSet {
-        self.blocks
-            .iter()
-            .filter(|block| {
-                block.cidr.contains(prefix)
-                    && !block.except.iter().any(|except| except.contains(prefix))
-            })
-            .map(|block| Atom::Block((*block).clone()))
-            .collect()
+    pub fn atoms(&self) -> impl Iterator<Item = AtomId> {
+        self.asked.blocks.iter().chain(&self.asked.selectors).copied()
     }
 
-    fn of_pod(&self, index: &Index, pod: &Pod, addr: IpAddr) -> AtomSet {
-        let mut atoms = self.of_prefix(&IpNet::from(addr));
-        let namespace = index.namespace(&pod.key.namespace);
-        atoms.extend(
-            self.selectors
-                .iter()
-                .copied()
-                .filter(|atom| match atom {
-                    Atom::PodsOf { namespace, pods } => {
-                        pod.key.namespace == *namespace && pods.matches(&pod.labels)
-                    }
-                    Atom::Pods { namespaces, pods } => {
-                        namespace.is_some_and(|namespace| namespaces.matches(&namespace.labels))
-                            && pods.matches(&pod.labels)
-                    }
-                    Atom::Block(_) | Atom::Port(_) => false,
-                })
-                .cloned(),
-        );
-        let asked =
-            |port: &&ContainerPort| self.ports.contains(&(port.protocol, port.name.as_str()));
-        atoms.extend(pod.named_ports.iter().filter(asked).cloned().map(Atom::Port));
-        atoms
+    /// The prefixes at which the blocks around an address change.
+    pub fn borders(&self) -> impl Iterator<Item = IpNet> {
+        self.blocks.borders.keys().copied()
+    }
+
+    /// What a prefix satisfies, ascending; none when a shorter one says so already.
+    pub fn entry(&self, index: &Index, prefix: IpNet, atoms: &mut Atoms) -> Option<Vec<AtomId>> {
+        let outer = self.blocks.around(prefix);
+        let inner = self.blocks.within(prefix, &outer);
+        let single = prefix.prefix_len() == prefix.max_prefix_len();
+        let owner = index.owner(prefix.addr()).filter(|_| single);
+        let set = match owner {
+            Some(pod) => self.of_pod(index, pod, inner, atoms),
+            None => inner,
+        };
+        (set != outer).then(|| set.into_iter().collect())
+    }
+
+    fn of_pod(
+        &self,
+        index: &Index,
+        pod: &Pod,
+        blocks: BTreeSet<AtomId>,
+        atoms: &mut Atoms,
+    ) -> BTreeSet<AtomId> {
+        let mut set = blocks;
+        set.extend(self.selectors.matching(pod, index.namespace(&pod.key.namespace)));
+        for port in &pod.named_ports {
+            if self.asked.ports.contains(&(port.protocol, port.name.clone())) {
+                set.insert(atoms.id(&Atom::Port(port.clone())));
+            }
+        }
+        set
     }
 }
 
-/// Drops every prefix that says what the next shorter one says already.
-fn without_repetition(peers: BTreeMap<IpNet, AtomSet>) -> BTreeMap<IpNet, AtomSet> {
-    let mut kept: BTreeMap<IpNet, AtomSet> = BTreeMap::new();
-    // Ascending order visits a prefix right before what lies in it: the stack is the way down.
-    let mut stack: Vec<IpNet> = Vec::new();
-    for (prefix, atoms) in peers {
-        while stack.last().is_some_and(|outer| !outer.contains(&prefix)) {
-            stack.pop();
+/// The blocks, by the prefixes they begin and end at.
+#[derive(Clone, Debug, Default)]
+struct Blocks {
+    borders: BTreeMap<IpNet, Border>,
+    /// The lengths of the borders, of both families.
+    lengths: BTreeSet<u8>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Border {
+    blocks: Vec<AtomId>,
+    excepted: Vec<AtomId>,
+}
+
+impl Blocks {
+    fn of(asked: &BTreeSet<AtomId>, atoms: &Atoms) -> Self {
+        let mut borders: BTreeMap<IpNet, Border> = BTreeMap::new();
+        for id in asked {
+            let Some(Atom::Block(block)) = atoms.get(*id).map(|atom| &**atom) else { continue };
+            borders.entry(block.cidr).or_default().blocks.push(*id);
+            for except in &block.except {
+                borders.entry(*except).or_default().excepted.push(*id);
+            }
         }
-        let outer = stack.last().and_then(|outer| kept.get(outer));
-        if outer.map_or(atoms.is_empty(), |outer| *outer == atoms) {
-            continue;
-        }
-        kept.insert(prefix, atoms);
-        stack.push(prefix);
+        let lengths = borders.keys().map(IpNet::prefix_len).collect();
+        Self { borders, lengths }
     }
-    kept
+
+    /// The blocks that hold what lies right around a prefix.
+    fn around(&self, prefix: IpNet) -> BTreeSet<AtomId> {
+        let mut held = BTreeSet::new();
+        for length in self.lengths.range(..prefix.prefix_len()) {
+            let outer = IpNet::new(prefix.addr(), *length).map(|outer| outer.trunc());
+            if let Some(border) = outer.ok().and_then(|outer| self.borders.get(&outer)) {
+                border.cross(&mut held);
+            }
+        }
+        held
+    }
+
+    /// The blocks that hold a prefix, given those around it.
+    fn within(&self, prefix: IpNet, around: &BTreeSet<AtomId>) -> BTreeSet<AtomId> {
+        let mut held = around.clone();
+        if let Some(border) = self.borders.get(&prefix) {
+            border.cross(&mut held);
+        }
+        held
+    }
+}
+
+impl Border {
+    /// An except lies inside its block, and at the same border when it removes all of it: so it
+    /// comes second.
+    fn cross(&self, held: &mut BTreeSet<AtomId>) {
+        held.extend(&self.blocks);
+        for excepted in &self.excepted {
+            held.remove(excepted);
+        }
+    }
 }

@@ -22,10 +22,11 @@ use np_common::verdict::{Reason, Verdict};
 
 use super::opening::Opening;
 use super::{End, Explain, Hop, Probe, Standing, Subject, passes};
-use crate::compile::compile;
+use crate::compile::Compiled;
+use crate::index::Touched;
 use crate::model::Direction;
 use crate::plan::simulate::Simulated;
-use crate::plan::{Tables, lower};
+use crate::plan::{Lowered, Scope, Tables};
 
 const UPLINK: u32 = 1;
 
@@ -74,8 +75,10 @@ impl Tabled {
             tables.endpoints.insert(member.id, Endpoint { addrs, policy: PolicyWord::OPEN });
             ids.insert(member.id, member.pod.uid.clone());
         }
-        let compiled = compile(explain.index, members.map(|member| member.pod));
-        lower(&compiled, &ids, &mut tables);
+        let mut compiled = Compiled::default();
+        let pods = members.map(|member| member.pod);
+        let peers = compiled.update(explain.index, &Touched::default(), pods);
+        Lowered::default().update(&compiled, &peers, &ids, &mut tables, &mut Scope::default());
         Self { tables, classes: RefCell::default(), allows: RefCell::default() }
     }
 

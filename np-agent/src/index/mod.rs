@@ -8,10 +8,18 @@
 //! ```
 //!
 //! A plain struct: changes go in, questions are answered. Every question tolerates the absence of
-//! an object that another one speaks of, because watches give no order between kinds.
+//! an object that another one speaks of, because watches give no order between kinds. What a change
+//! makes worth asking again is told as [`Touched`].
+
+mod claims;
+mod touched;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
+
+use claims::Claims;
+pub use touched::Touched;
 
 use crate::model::{
     Change, Direction, Namespace, Node, NodeName, Object, ObjectKey, Pod, PodKey, PodUid, Policy,
@@ -21,35 +29,50 @@ use crate::model::{
 /// Holds all objects.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
-    pods: BTreeMap<PodKey, Pod>,
+    pods: BTreeMap<PodKey, Arc<Pod>>,
     namespaces: BTreeMap<String, Namespace>,
     policies: BTreeMap<PolicyKey, Policy>,
     nodes: BTreeMap<NodeName, Node>,
+    claims: Claims,
 }
 
 impl Index {
-    pub fn apply(&mut self, change: Change) {
+    /// Takes a change in, and adds to `touched` what it may have moved. A change that says what is
+    /// known already touches nothing.
+    pub fn apply(&mut self, change: Change, touched: &mut Touched) {
         match change {
-            Change::Apply(Object::Pod(pod)) => {
-                self.pods.insert(pod.key.clone(), pod);
+            Change::Apply(Object::Pod(pod)) => self.set_pod(Arc::new(pod), touched),
+            Change::Delete(ObjectKey::Pod(key)) => {
+                if let Some(old) = self.pods.remove(&key) {
+                    self.claims.remove(&old);
+                    touched.pod(&old);
+                }
             }
             Change::Apply(Object::Namespace(namespace)) => {
-                self.namespaces.insert(namespace.name.clone(), namespace);
+                let name = namespace.name.clone();
+                if self.namespaces.get(&name) != Some(&namespace) {
+                    self.namespaces.insert(name.clone(), namespace);
+                    self.touch_pods_of(&name, touched);
+                }
+            }
+            Change::Delete(ObjectKey::Namespace(name)) => {
+                if self.namespaces.remove(&name).is_some() {
+                    self.touch_pods_of(&name, touched);
+                }
             }
             Change::Apply(Object::Policy(policy)) => {
-                self.policies.insert(policy.key.clone(), policy);
+                if self.policies.get(&policy.key) != Some(&policy) {
+                    touched.policy(&policy.key);
+                    self.policies.insert(policy.key.clone(), policy);
+                }
+            }
+            Change::Delete(ObjectKey::Policy(key)) => {
+                if self.policies.remove(&key).is_some() {
+                    touched.policy(&key);
+                }
             }
             Change::Apply(Object::Node(node)) => {
                 self.nodes.insert(node.name.clone(), node);
-            }
-            Change::Delete(ObjectKey::Pod(key)) => {
-                self.pods.remove(&key);
-            }
-            Change::Delete(ObjectKey::Namespace(name)) => {
-                self.namespaces.remove(&name);
-            }
-            Change::Delete(ObjectKey::Policy(key)) => {
-                self.policies.remove(&key);
             }
             Change::Delete(ObjectKey::Node(name)) => {
                 self.nodes.remove(&name);
@@ -57,17 +80,40 @@ impl Index {
         }
     }
 
-    pub fn pod(&self, key: &PodKey) -> Option<&Pod> {
+    fn set_pod(&mut self, pod: Arc<Pod>, touched: &mut Touched) {
+        let old = self.pods.get(&pod.key);
+        if old == Some(&pod) {
+            return;
+        }
+        if let Some(old) = old {
+            self.claims.remove(old);
+            touched.pod(old);
+        }
+        self.claims.insert(&pod);
+        touched.pod(&pod);
+        self.pods.insert(pod.key.clone(), pod);
+    }
+
+    fn touch_pods_of(&self, namespace: &str, touched: &mut Touched) {
+        let first = PodKey::new(namespace, "");
+        let all = self.pods.range(first..).take_while(|(key, _)| key.namespace == namespace);
+        for (_, pod) in all {
+            touched.peer(pod);
+        }
+    }
+
+    pub fn pod(&self, key: &PodKey) -> Option<&Arc<Pod>> {
         self.pods.get(key)
     }
 
     /// All pods, ascending by key.
     pub fn pods(&self) -> impl ExactSizeIterator<Item = &Pod> {
-        self.pods.values()
+        self.pods.values().map(Arc::as_ref)
     }
 
-    pub fn pod_by_uid(&self, uid: &PodUid) -> Option<&Pod> {
-        self.pods.values().find(|pod| pod.uid == *uid)
+    /// The pod of a name if it is still the same one: names come again, uids do not.
+    pub fn same_pod(&self, key: &PodKey, uid: &PodUid) -> Option<&Arc<Pod>> {
+        self.pods.get(key).filter(|pod| pod.uid == *uid)
     }
 
     /// None until the object has been seen: its pods then match no namespaceSelector, because a
@@ -89,11 +135,6 @@ impl Index {
         self.nodes.get(name)
     }
 
-    /// The pods of a node that policy knows, ascending by key.
-    pub fn local_pods(&self, node: &NodeName) -> impl Iterator<Item = &Pod> {
-        self.pods.values().filter(move |pod| pod.enforceable() && pod.node.as_ref() == Some(node))
-    }
-
     /// The policies that select a pod and carry a direction, ascending by key.
     pub fn selecting(&self, pod: &Pod, direction: Direction) -> impl Iterator<Item = &Policy> {
         let first = PolicyKey::new(pod.key.namespace.clone(), String::new());
@@ -106,17 +147,13 @@ impl Index {
             })
     }
 
-    /// Which pod each address belongs to, when several show it for a while.
-    pub fn owners(&self) -> BTreeMap<IpAddr, &Pod> {
-        let mut owners: BTreeMap<IpAddr, &Pod> = BTreeMap::new();
-        for pod in self.pods.values().filter(|pod| pod.enforceable()) {
-            for addr in &pod.addresses {
-                let owner = owners.entry(*addr).or_insert(pod);
-                if pod.claim_to_address() > owner.claim_to_address() {
-                    *owner = pod;
-                }
-            }
-        }
-        owners
+    /// Which pod an address belongs to, when several show it for a while.
+    pub fn owner(&self, addr: IpAddr) -> Option<&Arc<Pod>> {
+        self.claims.owner(addr)
+    }
+
+    /// Every address that belongs to a pod, ascending.
+    pub fn owners(&self) -> impl Iterator<Item = (IpAddr, &Arc<Pod>)> {
+        self.claims.owners()
     }
 }

@@ -1,143 +1,206 @@
-//! From a compiled policy to the tables that carry it.
+//! From what is compiled to the tables that carry it, kept up to date in place.
 //!
 //! Ids are made of content: the same set of atoms gets the same class, the same rules the same
 //! rule set, today and after a restart, so that what did not change needs no write.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{Hash, Hasher};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
+use ipnet::IpNet;
 use np_common::endpoint::{EndpointId, PolicyWord};
 use np_common::rules::{ClassId, RuleSetId};
 
-use super::ports::PortSet;
-use super::{RulePrefix, Tables};
-use crate::compile::{AllowPorts, AllowRule, Atom, AtomSet, Compiled, Isolation, RuleSet, Subject};
+use super::lookup::Lookup;
+use super::{PortPrefix, RulePrefix, Scope, Tables};
+use crate::compile::{AtomSet, Compiled, Isolation, RuleSet};
 use crate::model::PodUid;
 
-/// Gives tables their peers, rules and policy words. `ids` names the pod of every endpoint; a pod
-/// without one is policed nowhere yet.
-pub fn lower(compiled: &Compiled, ids: &BTreeMap<EndpointId, PodUid>, tables: &mut Tables) {
-    let classes = Ids::of(compiled.peers.values().filter(|atoms| !atoms.is_empty()), u32::MAX);
-    let class = |atoms: &AtomSet| classes.get(atoms).map_or(ClassId::NONE, ClassId::new);
-    tables.peers = compiled.peers.iter().map(|(prefix, atoms)| (*prefix, class(atoms))).collect();
-
-    let subjects: Vec<(EndpointId, &Subject)> =
-        ids.iter().filter_map(|(id, uid)| Some((*id, compiled.subjects.get(uid)?))).collect();
-    let isolations =
-        subjects.iter().flat_map(|(_, subject)| [&subject.ingress, &subject.egress]).flatten();
-    let rule_sets = Ids::of(isolations.map(|isolation| &isolation.rule_set), RuleSetId::MAX);
-    tables.rules = rule_sets
-        .iter()
-        .flat_map(|(rule_set, id)| rules(RuleSetId::new(id), rule_set, &classes))
-        .collect();
-
-    let word = |side: &Option<Isolation>| {
-        side.as_ref().and_then(|side| rule_sets.get(&side.rule_set)).map(RuleSetId::new)
-    };
-    for (id, subject) in subjects {
-        if let Some(endpoint) = tables.endpoints.get_mut(&id) {
-            endpoint.policy = PolicyWord::new(word(&subject.ingress), word(&subject.egress));
-        }
-    }
+/// The classes and rule sets in use, and which ids stand for them.
+#[derive(Clone, Debug, Default)]
+pub struct Lowered {
+    classes: HashMap<AtomSet, Class>,
+    class_ids: BTreeMap<ClassId, AtomSet>,
+    rule_sets: HashMap<Arc<RuleSet>, RuleSetId>,
+    lookups: BTreeMap<RuleSetId, (Arc<RuleSet>, Lookup)>,
 }
 
-/// The rules of one rule set: those for everyone once, under no class, and for each class what it
-/// is allowed beside them.
-fn rules(id: RuleSetId, rule_set: &RuleSet, classes: &Ids<&AtomSet>) -> BTreeSet<RulePrefix> {
-    let everyone = ports(rule_set, &AtomSet::new()).prefixes();
-    let of_class = |class, prefixes: BTreeSet<_>| {
-        prefixes.into_iter().map(move |ports| RulePrefix { rule_set: id, class, ports })
-    };
-    let mut rules: BTreeSet<RulePrefix> = of_class(ClassId::NONE, everyone.clone()).collect();
-    for (atoms, class) in classes.iter() {
-        let prefixes = ports(rule_set, atoms).prefixes();
-        if prefixes != everyone {
-            rules.extend(of_class(ClassId::new(class), prefixes));
-        }
-    }
-    rules
+#[derive(Clone, Debug)]
+struct Class {
+    id: ClassId,
+    /// How many prefixes have it.
+    prefixes: usize,
 }
 
-/// The ports that a rule set allows to peers that satisfy these atoms.
-fn ports(rule_set: &RuleSet, atoms: &AtomSet) -> PortSet {
-    let mut set = PortSet::default();
-    for AllowRule { peers, ports } in rule_set {
-        if peers.as_ref().is_some_and(|peers| peers.is_disjoint(atoms)) {
-            continue;
+impl Lowered {
+    /// Gives tables their peers, rules and policy words. `changed` are the prefixes that satisfy
+    /// other atoms than the last time; `ids` names the pod of every endpoint, and one that is not
+    /// compiled is policed nowhere yet. Adds to `scope` what was written.
+    pub fn update(
+        &mut self,
+        compiled: &Compiled,
+        changed: &BTreeSet<IpNet>,
+        ids: &BTreeMap<EndpointId, PodUid>,
+        tables: &mut Tables,
+        scope: &mut Scope,
+    ) {
+        let subjects: Vec<_> =
+            ids.iter().filter_map(|(id, uid)| Some((*id, compiled.subjects.get(uid)?))).collect();
+        let isolations =
+            subjects.iter().flat_map(|(_, subject)| [&subject.ingress, &subject.egress]);
+        let in_use: Vec<&Arc<RuleSet>> =
+            isolations.flatten().map(|isolation| &isolation.rule_set).collect();
+
+        self.remove_rule_sets(&in_use, tables, scope);
+        self.update_classes(compiled, changed, tables, scope);
+        for rule_set in in_use {
+            self.add_rule_set(rule_set, compiled, tables, scope);
         }
-        let Some(ports) = ports else {
-            set.insert_everything();
-            continue;
+
+        let word = |side: &Option<Isolation>| {
+            side.as_ref().and_then(|side| self.rule_sets.get(&side.rule_set)).copied()
         };
-        for port in ports {
-            match port {
-                AllowPorts::Protocol(protocol) => set.insert_protocol(*protocol),
-                AllowPorts::Range(protocol, first, last) => set.insert(*protocol, *first, *last),
-                AllowPorts::OfPeer(protocol, name) => {
-                    for atom in atoms {
-                        if let Atom::Port(named) = atom
-                            && named.protocol == *protocol
-                            && named.name == *name
-                        {
-                            set.insert(*protocol, named.port, named.port);
-                        }
-                    }
+        for (id, subject) in subjects {
+            if let Some(endpoint) = tables.endpoints.get_mut(&id) {
+                endpoint.policy = PolicyWord::new(word(&subject.ingress), word(&subject.egress));
+            }
+        }
+    }
+
+    fn remove_rule_sets(
+        &mut self,
+        in_use: &[&Arc<RuleSet>],
+        tables: &mut Tables,
+        scope: &mut Scope,
+    ) {
+        let used: BTreeSet<RuleSetId> =
+            in_use.iter().filter_map(|rule_set| self.rule_sets.get(*rule_set)).copied().collect();
+        let gone: Vec<RuleSetId> =
+            self.lookups.keys().copied().filter(|id| !used.contains(id)).collect();
+        for id in gone {
+            if let Some((rule_set, _)) = self.lookups.remove(&id) {
+                self.rule_sets.remove(&rule_set);
+            }
+            let rules: Vec<RulePrefix> =
+                tables.rules.range(RulePrefix::of_rule_set(id)).copied().collect();
+            for rule in rules {
+                tables.rules.remove(&rule);
+                scope.rules.insert(rule);
+            }
+        }
+    }
+
+    fn update_classes(
+        &mut self,
+        compiled: &Compiled,
+        changed: &BTreeSet<IpNet>,
+        tables: &mut Tables,
+        scope: &mut Scope,
+    ) {
+        let mut left = BTreeSet::new();
+        for prefix in changed {
+            let new =
+                compiled.peers.get(prefix).map(|set| self.enter(set, compiled, tables, scope));
+            let old = match new {
+                Some(class) => tables.peers.insert(*prefix, class),
+                None => tables.peers.remove(prefix),
+            };
+            if let Some(set) = old.and_then(|class| self.class_ids.get(&class))
+                && let Some(class) = self.classes.get_mut(set)
+            {
+                class.prefixes -= 1;
+                left.insert(class.id);
+            }
+            scope.peers.insert(*prefix);
+        }
+        for id in left {
+            let Some(set) = self.class_ids.get(&id) else { continue };
+            if self.classes.get(set).is_some_and(|class| class.prefixes > 0) {
+                continue;
+            }
+            self.classes.remove(set);
+            self.class_ids.remove(&id);
+            for rule_set in self.lookups.keys() {
+                let rules: Vec<RulePrefix> =
+                    tables.rules.range(RulePrefix::of_class(*rule_set, id)).copied().collect();
+                for rule in rules {
+                    tables.rules.remove(&rule);
+                    scope.rules.insert(rule);
                 }
             }
         }
     }
-    set
-}
 
-/// Ids by content. Two contents that hash alike get different ids all the same.
-struct Ids<T> {
-    by_content: BTreeMap<T, u32>,
-}
-
-impl<T: Ord + Hash + Copy> Ids<T> {
-    fn of(contents: impl Iterator<Item = T>, max: u32) -> Self {
-        let contents: BTreeSet<T> = contents.collect();
-        let mut taken = BTreeSet::new();
-        let mut by_content = BTreeMap::new();
-        for content in contents {
-            let mut hasher = Fnv1a::new();
-            content.hash(&mut hasher);
-            // 0 stands for no class and no rule set.
-            let mut id = 1 + (hasher.finish() % u64::from(max)) as u32;
-            while !taken.insert(id) {
-                id = 1 + id % max;
+    /// One more prefix has this class.
+    fn enter(
+        &mut self,
+        set: &AtomSet,
+        compiled: &Compiled,
+        tables: &mut Tables,
+        scope: &mut Scope,
+    ) -> ClassId {
+        // No atom, no class: a hole in a block.
+        if set.is_empty() {
+            return ClassId::NONE;
+        }
+        if let Some(class) = self.classes.get_mut(set) {
+            class.prefixes += 1;
+            return class.id;
+        }
+        let free = |id: &u32| !self.class_ids.contains_key(&ClassId::new(*id));
+        let id = ClassId::new(free_id(compiled.atoms.content(set), u32::MAX, free));
+        self.classes.insert(set.clone(), Class { id, prefixes: 1 });
+        self.class_ids.insert(id, set.clone());
+        for (rule_set, (_, lookup)) in &self.lookups {
+            if let Some(ports) = lookup.beside_everyone(set, &compiled.atoms) {
+                write(*rule_set, id, ports, tables, scope);
             }
-            by_content.insert(content, id);
         }
-        Self { by_content }
+        id
     }
 
-    fn get(&self, content: T) -> Option<u32> {
-        self.by_content.get(&content).copied()
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (T, u32)> {
-        self.by_content.iter().map(|(content, id)| (*content, *id))
+    fn add_rule_set(
+        &mut self,
+        rule_set: &Arc<RuleSet>,
+        compiled: &Compiled,
+        tables: &mut Tables,
+        scope: &mut Scope,
+    ) {
+        if self.rule_sets.contains_key(rule_set) {
+            return;
+        }
+        let free = |id: &u32| !self.lookups.contains_key(&RuleSetId::new(*id));
+        let id = RuleSetId::new(free_id(rule_set.content(), RuleSetId::MAX, free));
+        let lookup = Lookup::of(rule_set, &compiled.atoms);
+        write(id, ClassId::NONE, lookup.everyone().clone(), tables, scope);
+        for (class, set) in &self.class_ids {
+            if let Some(ports) = lookup.beside_everyone(set, &compiled.atoms) {
+                write(id, *class, ports, tables, scope);
+            }
+        }
+        self.rule_sets.insert(rule_set.clone(), id);
+        self.lookups.insert(id, (rule_set.clone(), lookup));
     }
 }
 
-/// 64-bit FNV-1a: unlike the standard library's hasher, the same in every build of the agent.
-struct Fnv1a(u64);
-
-impl Fnv1a {
-    const fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
+fn write(
+    rule_set: RuleSetId,
+    class: ClassId,
+    ports: BTreeSet<PortPrefix>,
+    tables: &mut Tables,
+    scope: &mut Scope,
+) {
+    for ports in ports {
+        let rule = RulePrefix { rule_set, class, ports };
+        tables.rules.insert(rule);
+        scope.rules.insert(rule);
     }
 }
 
-impl Hasher for Fnv1a {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
+/// Two contents that hash alike get different ids all the same. 0 stands for no class and no rule
+/// set.
+fn free_id(content: u64, max: u32, free: impl Fn(&u32) -> bool) -> u32 {
+    let first = (content % u64::from(max)) as u32;
+    let mut ids =
+        (0..max).map(|step| 1 + ((u64::from(first) + u64::from(step)) % u64::from(max)) as u32);
+    ids.find(free).unwrap_or(max)
 }

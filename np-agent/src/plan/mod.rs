@@ -1,17 +1,20 @@
 //! From what should be in the kernel to the writes that get it there without a gap.
 //!
-//! [`Tables`] is the content of the policy maps as ordered values. `lower` makes the desired
-//! tables of a compiled policy, `diff` the operations that turn the actual tables into them, and
-//! `simulate` lets `np_common::decide` run on tables without a kernel.
+//! [`Tables`] is the content of the policy maps as ordered values. [`Lowered`] keeps the desired
+//! tables of a compiled policy, `diff` finds the operations that turn the actual tables into them,
+//! and `simulate` lets `np_common::decide` run on tables without a kernel.
 
 mod diff;
+mod lookup;
 mod lower;
 mod ports;
 pub mod record;
+mod scope;
 pub mod simulate;
 mod tables;
 
 pub use diff::diff;
-pub use lower::lower;
+pub use lower::Lowered;
 pub use record::Record;
+pub use scope::Scope;
 pub use tables::{Op, PortPrefix, RulePrefix, Tables};

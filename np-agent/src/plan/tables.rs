@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 use np_common::addr::Addr;
@@ -75,6 +76,22 @@ impl RulePrefix {
     /// The prefix length, as it lies in the map.
     pub fn bits(&self) -> u32 {
         RuleKey::CLASS_BITS + u32::from(self.ports.bits)
+    }
+
+    /// All rules that a rule set can have.
+    pub fn of_rule_set(rule_set: RuleSetId) -> RangeInclusive<Self> {
+        *Self::of_class(rule_set, ClassId::NONE).start()
+            ..=*Self::of_class(rule_set, ClassId::new(u32::MAX)).end()
+    }
+
+    /// All rules that a rule set can have for a class.
+    pub fn of_class(rule_set: RuleSetId, class: ClassId) -> RangeInclusive<Self> {
+        let last = PortPrefix { protocol: u8::MAX, port: u16::MAX, bits: u8::MAX };
+        Self { rule_set, class, ports: PortPrefix::EVERYTHING }..=Self {
+            rule_set,
+            class,
+            ports: last,
+        }
     }
 
     /// Reads a key and prefix length out of the map; none if no version of the agent wrote it.

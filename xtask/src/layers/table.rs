@@ -43,10 +43,15 @@ pub const NP_AGENT: &[Layer] = &[
         may: &["model", "index", "compile", "plan"],
         np_common: ANYTHING,
     },
+    Layer {
+        module: "reconcile",
+        kind: Kind::Pure,
+        may: &["model", "index", "compile", "plan", "bind"],
+        np_common: ANYTHING,
+    },
     Layer { module: "source", kind: Kind::Edge, may: &["model", "index::Change"], np_common: &[] },
     Layer { module: "links", kind: Kind::Edge, may: &["model", "index::Change"], np_common: &[] },
     Layer { module: "dataplane", kind: Kind::Edge, may: &["model", "plan"], np_common: ANYTHING },
-    Layer { module: "observe", kind: Kind::Edge, may: &["model", "plan"], np_common: ANYTHING },
     Layer { module: "admin", kind: Kind::Wiring, may: ANYTHING, np_common: ANYTHING },
     Layer { module: "agent", kind: Kind::Wiring, may: ANYTHING, np_common: ANYTHING },
     Layer { module: "app", kind: Kind::Wiring, may: ANYTHING, np_common: ANYTHING },
@@ -83,8 +88,8 @@ pub const NOT_PURE: &[&str] = &[
 
 /// Crates whose types stop at the edges named here.
 pub const ONLY_IN: &[(&str, &[&str])] = &[
-    ("aya", &["dataplane", "observe"]),
-    ("aya_log", &["dataplane", "observe"]),
+    ("aya", &["dataplane"]),
+    ("aya_log", &["dataplane"]),
     ("netlink_packet_core", &["links"]),
     ("netlink_packet_route", &["links"]),
     ("netlink_sys", &["links"]),

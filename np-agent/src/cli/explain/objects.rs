@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 
 use crate::args::ExplainArgs;
-use crate::index::Index;
+use crate::index::{Index, Touched};
 use crate::model::Change;
 use crate::source::{Batch, Manifests, remembered};
 
@@ -31,8 +31,9 @@ pub fn read(args: &ExplainArgs) -> anyhow::Result<Index> {
         }
     };
     let mut index = Index::default();
+    let mut touched = Touched::default();
     for change in changes {
-        index.apply(change);
+        index.apply(change, &mut touched);
     }
     if index.pods().len() == 0 {
         let place = args.manifests.as_ref().unwrap_or(&args.run_dir);

@@ -5,7 +5,8 @@
 //! third:
 //!
 //! ```text
-//!  0  copies     of rule sets that one endpoint leaves and another keeps
+//!  0  devices    that are new are default-deny, whatever else cannot be written
+//!     copies     of rule sets that one endpoint leaves and another keeps
 //!     orphans    are removed: rules that no packet can meet
 //!  1  rules      of new rule sets, and of every class an address is about to get, under the rule
 //!                sets in force and under those to come
@@ -22,37 +23,72 @@
 //! time of the change. A rule set that some endpoint leaves and another keeps cannot answer both
 //! ways: whoever leaves it gets a copy to leave instead.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use np_common::config::Config;
 use np_common::direction::Direction;
-use np_common::endpoint::{EndpointId, PolicyWord};
+use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord, Role};
 use np_common::rules::{ClassId, RuleSetId};
 
-use super::{Op, PortPrefix, RulePrefix, Tables};
+use super::{Op, PortPrefix, RulePrefix, Scope, Tables};
 
 /// The operations, in order. The generation of `desired` is not looked at: it rises by one when a
 /// verdict may have changed.
-pub fn diff(actual: &Tables, desired: &Tables) -> Vec<Op> {
+///
+/// Only what is in scope may differ. As long as endpoints keep their rule sets, or addresses their
+/// classes, the plan can be made within the scope; else the order depends on all addresses.
+pub fn diff(actual: &Tables, desired: &Tables, scope: &Scope) -> Vec<Op> {
+    let mut ops = new_devices(actual, desired);
+    if scope.everything || (!scope.peers.is_empty() && leaves_rule_sets(actual, desired)) {
+        ops.extend(diff_everything(actual, desired));
+    } else {
+        ops.extend(ordered(&scope.of(actual), &scope.of(desired), &BTreeSet::new()));
+    }
+    ops
+}
+
+fn new_devices(actual: &Tables, desired: &Tables) -> Vec<Op> {
+    let new = desired.ifaces.iter().filter(|(ifindex, _)| !actual.ifaces.contains_key(ifindex));
+    new.map(|(_, iface)| Op::SetIface(first(*iface))).collect()
+}
+
+/// What a device is before its endpoint is complete.
+fn first(iface: Iface) -> Iface {
+    match iface.role() {
+        Some(Role::Pod) => Iface::new(iface.ifindex(), Role::Pending, EndpointId::NONE),
+        Some(Role::Pending | Role::Foreign | Role::Uplink | Role::Tunnel) | None => iface,
+    }
+}
+
+fn leaves_rule_sets(actual: &Tables, desired: &Tables) -> bool {
+    let kept = rule_sets(desired);
+    let moved = |(id, endpoint): (&EndpointId, &Endpoint)| {
+        desired.endpoints.get(id).is_some_and(|new| new.policy != endpoint.policy)
+    };
+    !rule_sets(actual).is_subset(&kept) || actual.endpoints.iter().any(moved)
+}
+
+fn diff_everything(actual: &Tables, desired: &Tables) -> Vec<Op> {
     let mut ops = copies(actual, desired);
-    if ops.is_empty() {
-        return ordered(actual, desired);
+    let mut separated = Cow::Borrowed(actual);
+    if !ops.is_empty() {
+        for op in &ops {
+            op.apply(separated.to_mut());
+        }
     }
-    let mut separated = actual.clone();
-    for op in &ops {
-        op.apply(&mut separated);
-    }
-    ops.extend(ordered(&separated, desired));
+    let orphans = orphans(&separated, desired);
+    ops.extend(ordered(&separated, desired, &orphans));
     ops
 }
 
 /// Steps 1 to 5.
-fn ordered(actual: &Tables, desired: &Tables) -> Vec<Op> {
+fn ordered(actual: &Tables, desired: &Tables, orphans: &BTreeSet<RulePrefix>) -> Vec<Op> {
     let moves = Moves::between(actual, desired);
     let mut ops = Vec::new();
 
-    let orphans = orphans(actual, &moves);
+    let orphans: BTreeSet<RulePrefix> = orphans.difference(&moves.rules).copied().collect();
     ops.extend(orphans.iter().copied().map(Op::RemoveRule));
     ops.extend(moves.rules.difference(&actual.rules).copied().map(Op::SetRule));
     ops.extend(moves.addresses());
@@ -81,13 +117,13 @@ fn ordered(actual: &Tables, desired: &Tables) -> Vec<Op> {
 /// Rules that no packet can meet, because no address has their class or no endpoint their rule set:
 /// what a change that broke off has left. They go first, so that what is taught to a class is all
 /// that it answers.
-fn orphans(actual: &Tables, moves: &Moves) -> BTreeSet<RulePrefix> {
+fn orphans(actual: &Tables, desired: &Tables) -> BTreeSet<RulePrefix> {
     let classes: BTreeSet<ClassId> =
         actual.peers.values().copied().chain([ClassId::NONE]).collect();
     let rule_sets = rule_sets(actual);
     let met =
         |rule: &RulePrefix| classes.contains(&rule.class) && rule_sets.contains(&rule.rule_set);
-    let unwanted = actual.rules.difference(&moves.rules);
+    let unwanted = actual.rules.difference(&desired.rules);
     unwanted.filter(|rule| !met(rule)).copied().collect()
 }
 
@@ -364,7 +400,7 @@ fn endpoints(actual: &Tables, desired: &Tables, ops: &mut Vec<Op>) {
         }
     }
     for (ifindex, iface) in &desired.ifaces {
-        if actual.ifaces.get(ifindex) != Some(iface) {
+        if actual.ifaces.get(ifindex).copied().unwrap_or_else(|| first(*iface)) != *iface {
             ops.push(Op::SetIface(*iface));
         }
     }

@@ -102,7 +102,7 @@ proptest! {
         let new = verdicts(&desired);
         let mut now = actual.clone();
         let mut last = old.clone();
-        for op in diff(&actual, &desired) {
+        for op in diff(&actual, &desired, &Scope::everything()) {
             op.apply(&mut now);
             let current = verdicts(&now);
             for (at, verdict) in current.iter().enumerate() {
@@ -126,11 +126,11 @@ proptest! {
     ) {
         let new = verdicts(&desired);
         let mut now = actual.clone();
-        for op in diff(&actual, &desired).iter().take(stop) {
+        for op in diff(&actual, &desired, &Scope::everything()).iter().take(stop) {
             op.apply(&mut now);
         }
         let old = verdicts(&now);
-        for op in diff(&now.clone(), &desired) {
+        for op in diff(&now.clone(), &desired, &Scope::everything()) {
             op.apply(&mut now);
             for (at, verdict) in verdicts(&now).iter().enumerate() {
                 prop_assert!(*verdict == old[at] || *verdict == new[at], "after {op}");
@@ -144,14 +144,14 @@ proptest! {
 #[test]
 fn no_change_is_no_write() {
     let tables = mk_tables(vec![(1, 1), (3, 2)], vec![(1, 2), (0, 3), (2, 0)]);
-    assert_eq!(diff(&tables, &tables), []);
+    assert_eq!(diff(&tables, &tables, &Scope::everything()), []);
 }
 
 #[test]
 fn the_generation_rises_before_anything_is_removed() {
     let actual = mk_tables(vec![(1, 1)], vec![(1, 0), (0, 0), (0, 0)]);
     let desired = mk_tables(vec![(1, 2)], vec![(2, 0), (0, 0), (0, 0)]);
-    let ops = diff(&actual, &desired);
+    let ops = diff(&actual, &desired, &Scope::everything());
     let at = |wanted: fn(&Op) -> bool| ops.iter().position(wanted).expect("there is one");
     let generation = at(|op| matches!(op, Op::SetConfig(config) if config.generation() == 1));
     assert!(at(|op| matches!(op, Op::SetPolicy(..))) < generation);

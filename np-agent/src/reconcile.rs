@@ -1,0 +1,158 @@
+//! The reconciler: objects and devices in, writes out. Pure: who writes them, and whether that
+//! works, is the agent's business.
+//!
+//! Everything between is kept and brought up to date with what was touched, so that an event costs
+//! what it changes. It equals what would be made from nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use np_common::config::Config;
+use np_common::endpoint::Role;
+
+use crate::bind::{self, Bindings, Placement, Settings};
+use crate::compile::Compiled;
+use crate::index::{Index, Touched};
+use crate::model::{Change, Device, DeviceChange, IfIndex, NodeName};
+use crate::plan::record::EndpointRecord;
+use crate::plan::{self, Lowered, Op, Scope, Tables};
+
+#[derive(Debug)]
+pub struct Reconciler {
+    node: NodeName,
+    settings: Settings,
+    index: Index,
+    touched: Touched,
+    devices: BTreeMap<IfIndex, Device>,
+    bindings: Bindings,
+    placements: BTreeMap<IfIndex, Placement>,
+    compiled: Compiled,
+    lowered: Lowered,
+    desired: Tables,
+    /// What the maps hold.
+    actual: Tables,
+    /// Where the two may differ.
+    scope: Scope,
+}
+
+impl Reconciler {
+    /// `actual` is what the maps hold at the start.
+    pub fn new(node: NodeName, settings: Settings, pending_allowed: bool, actual: Tables) -> Self {
+        let config = Config::new(0, pending_allowed);
+        Self {
+            node,
+            settings,
+            index: Index::default(),
+            touched: Touched::default(),
+            devices: BTreeMap::new(),
+            bindings: Bindings::default(),
+            placements: BTreeMap::new(),
+            compiled: Compiled::default(),
+            lowered: Lowered::default(),
+            desired: Tables { config, ..Tables::default() },
+            actual,
+            scope: Scope::everything(),
+        }
+    }
+
+    /// Takes changes of objects in.
+    pub fn objects(&mut self, changes: impl IntoIterator<Item = Change>) {
+        for change in changes {
+            self.index.apply(change, &mut self.touched);
+        }
+    }
+
+    /// Takes a change of a device in. Returns a write that cannot wait for the next plan: the index
+    /// of a device that is gone may come again as another in the same batch, and nothing of the old
+    /// one may be left by then.
+    pub fn device(&mut self, change: DeviceChange) -> Option<Op> {
+        match change {
+            DeviceChange::Seen(device) => {
+                self.devices.insert(device.index, device);
+                None
+            }
+            DeviceChange::Gone(ifindex) => {
+                self.devices.remove(&ifindex);
+                self.bindings.release(ifindex);
+                self.actual.ifaces.contains_key(&ifindex.0).then_some(Op::ClearIface(ifindex.0))
+            }
+        }
+    }
+
+    /// The writes that clear the devices which the maps know and which are not `alive`: their
+    /// indices may have gone to other devices since.
+    pub fn clear_stale(&self, alive: &BTreeSet<IfIndex>) -> Vec<Op> {
+        let known = self.actual.ifaces.keys().copied();
+        known.filter(|ifindex| !alive.contains(&IfIndex(*ifindex))).map(Op::ClearIface).collect()
+    }
+
+    /// Takes up a binding of an earlier run. False when the device is another by now.
+    pub fn restore(&mut self, endpoint: &EndpointRecord) -> bool {
+        let device = self.devices.get(&endpoint.ifindex);
+        let iface = self.actual.ifaces.get(&endpoint.ifindex.0);
+        let holds = device.is_some_and(|device| device.name == endpoint.device)
+            && iface.is_some_and(|iface| {
+                iface.role() == Some(Role::Pod) && iface.endpoint().get() == endpoint.id
+            });
+        if holds {
+            self.bindings.restore(endpoint, &self.index, &self.node);
+        }
+        holds
+    }
+
+    /// Brings the desired tables up to date and plans the writes that lead there.
+    pub fn plan(&mut self) -> Vec<Op> {
+        self.placements =
+            self.bindings.place(&self.devices, &self.index, &self.node, &self.settings);
+        let touched = std::mem::take(&mut self.touched);
+        let pods = self.bindings.iter().map(|(_, bound)| bound.pod.as_ref());
+        let changed = self.compiled.update(&self.index, &touched, pods);
+
+        bind::lower(&self.placements, &self.devices, &self.bindings, &mut self.desired);
+        let ids = self.bindings.ids();
+        self.lowered.update(&self.compiled, &changed, &ids, &mut self.desired, &mut self.scope);
+        plan::diff(&self.actual, &self.desired, &self.scope)
+    }
+
+    /// A write was made.
+    pub fn written(&mut self, op: &Op) {
+        op.apply(&mut self.actual);
+    }
+
+    /// All writes of the plan were made.
+    pub fn finished(&mut self) {
+        self.scope = Scope::default();
+    }
+
+    /// A write could not be made, and those after it were not tried.
+    pub fn broken_off(&mut self) {
+        self.scope = Scope::everything();
+    }
+
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    pub fn devices(&self) -> &BTreeMap<IfIndex, Device> {
+        &self.devices
+    }
+
+    pub fn bindings(&self) -> &Bindings {
+        &self.bindings
+    }
+
+    pub fn placements(&self) -> &BTreeMap<IfIndex, Placement> {
+        &self.placements
+    }
+
+    pub fn compiled(&self) -> &Compiled {
+        &self.compiled
+    }
+
+    pub fn actual(&self) -> &Tables {
+        &self.actual
+    }
+
+    pub fn desired(&self) -> &Tables {
+        &self.desired
+    }
+}

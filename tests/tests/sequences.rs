@@ -1,0 +1,369 @@
+//! Clusters that change, one batch after another, with writes that fail at random.
+//!
+//! Two things must hold all the way. After *every single write* each (device, direction, peer,
+//! protocol, port) has the verdict it had before the write or the one it is to have. And once the
+//! maps are up to date, they hold what an agent that started now would write.
+//!
+//! `PROPTEST_CASES` sets the number of sequences.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use np_agent::bind::Settings;
+use np_agent::compile::Compiled;
+use np_agent::index::{Index, Touched};
+use np_agent::model::{
+    Change, Device, DeviceChange, DevicePeer, IfIndex, NodeName, Object, ObjectKey, Pod, PodUid,
+};
+use np_agent::plan::simulate::Simulated;
+use np_agent::plan::{Lowered, Op, Scope, Tables};
+use np_agent::reconcile::Reconciler;
+use np_common::decide::Maps;
+use np_common::direction::Direction;
+use np_common::endpoint::{PolicyWord, Role};
+use np_common::rules::{ClassId, RuleKey};
+use np_tests::generate::{Case, Cases, NODES, changes};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestError, TestRunner};
+
+const SEQUENCES: u32 = 300;
+const PORTS: [(u8, u16); 4] = [(6, 80), (6, 443), (17, 53), (1, 0)];
+
+/// What a run has met, so that it cannot pass by meeting nothing.
+#[derive(Debug, Default)]
+struct Met {
+    batches: u64,
+    writes: u64,
+    failed: u64,
+    verdicts: u64,
+    allowed: u64,
+    turned: u64,
+    reused_names: u64,
+    reused_addresses: u64,
+    planned_in_scope: u64,
+}
+
+/// An answer for each question, over and over: it shrinks with the case.
+struct Choices<'a> {
+    all: &'a [u32],
+    next: usize,
+}
+
+impl Choices<'_> {
+    fn below(&mut self, count: usize) -> usize {
+        self.next += 1;
+        self.all[self.next % self.all.len()] as usize % count.max(1)
+    }
+
+    fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last + 1));
+        }
+    }
+}
+
+/// One node, and what its agent is told.
+struct World<'a> {
+    reconciler: Reconciler,
+    objects: BTreeMap<ObjectKey, Object>,
+    devices: BTreeMap<PodUid, Device>,
+    choices: Choices<'a>,
+    addresses: Vec<IpAddr>,
+    met: &'a RefCell<Met>,
+}
+
+type Tuple = (u32, Direction, IpAddr, (u8, u16));
+type Failure = TestCaseError;
+
+#[test]
+fn a_sequence_of_changes_is_hitless_and_ends_where_a_new_start_would() {
+    let cases = match std::env::var("PROPTEST_CASES") {
+        Ok(cases) => cases.parse().expect("PROPTEST_CASES is a number"),
+        Err(_) => SEQUENCES,
+    };
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    let met = RefCell::new(Met::default());
+    let sequence = (
+        prop::collection::vec(Cases { probes: 0 }, 2..5),
+        prop::collection::vec(any::<u32>(), 50..200),
+    );
+    let result = TestRunner::new(config).run(&sequence, |(cases, choices)| {
+        let choices = Choices { all: &choices, next: 0 };
+        let mut world = World::new(choices, &met);
+        cases.iter().try_for_each(|case| world.become_like(case))
+    });
+    println!("{met:#?}");
+    match result {
+        Ok(()) => {}
+        Err(TestError::Fail(reason, (cases, choices))) => {
+            panic!("{reason}\n{cases:?}\n{choices:?}")
+        }
+        Err(TestError::Abort(reason)) => panic!("{reason}"),
+    }
+    let met = met.into_inner();
+    let share = met.allowed as f64 / met.verdicts as f64;
+    assert!((0.2..0.8).contains(&share), "{:.0} % of all verdicts allow", 100.0 * share);
+    let least = u64::from(cases / 4);
+    for (what, count) in [
+        ("failed", met.failed),
+        ("turned", met.turned),
+        ("reused names", met.reused_names),
+        ("reused addresses", met.reused_addresses),
+        ("planned in scope", met.planned_in_scope),
+    ] {
+        assert!(count >= least, "{what}: only {count}");
+    }
+}
+
+impl<'a> World<'a> {
+    fn new(choices: Choices<'a>, met: &'a RefCell<Met>) -> Self {
+        let node = NodeName(NODES[0].to_owned());
+        Self {
+            reconciler: Reconciler::new(node, Settings::default(), false, Tables::default()),
+            objects: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            choices,
+            addresses: Vec::new(),
+            met,
+        }
+    }
+
+    /// Goes over to another cluster in small steps.
+    fn become_like(&mut self, case: &Case) -> Result<(), Failure> {
+        let Ok(changes) = changes(&case.cluster) else {
+            return Err(TestCaseError::reject("an object that the API would refuse"));
+        };
+        let target: BTreeMap<ObjectKey, Object> = changes
+            .into_iter()
+            .filter_map(|change| match change {
+                Change::Apply(object) => Some(self.with_identity(object)),
+                Change::Delete(_) => None,
+            })
+            .map(|object| (object.key(), object))
+            .collect();
+        self.addresses = addresses(self.objects.values().chain(target.values()));
+        let gone = self.objects.keys().filter(|key| !target.contains_key(*key));
+        let mut changes: Vec<Change> = gone.cloned().map(Change::Delete).collect();
+        changes.extend(target.values().cloned().map(Change::Apply));
+        self.choices.shuffle(&mut changes);
+        while !changes.is_empty() {
+            let count = 1 + self.choices.below(4);
+            let batch: Vec<Change> = changes.drain(..count.min(changes.len())).collect();
+            for change in &batch {
+                match change {
+                    Change::Apply(object) => self.objects.insert(object.key(), object.clone()),
+                    Change::Delete(key) => self.objects.remove(key),
+                };
+            }
+            self.reconciler.objects(batch);
+            self.wire()?;
+            self.turn()?;
+        }
+        self.matches_a_new_start()
+    }
+
+    /// Clusters name their pods alike. A pod that keeps name, node and addresses may be the same
+    /// pod with other labels, else it is another of the same name.
+    fn with_identity(&mut self, object: Object) -> Object {
+        let Object::Pod(mut pod) = object else { return object };
+        let key = ObjectKey::Pod(pod.key.clone());
+        let fresh = PodUid(format!("{}-{}", pod.key, self.choices.next));
+        pod.uid = match self.objects.get(&key) {
+            Some(Object::Pod(old)) if old.addresses == pod.addresses && old.node == pod.node => {
+                old.uid.clone()
+            }
+            Some(_) => {
+                self.met.borrow_mut().reused_names += 1;
+                fresh
+            }
+            None => fresh,
+        };
+        Object::Pod(pod)
+    }
+
+    /// Devices come before or after their pod's object, and go a while after it.
+    fn wire(&mut self) -> Result<(), Failure> {
+        let node = NodeName(NODES[0].to_owned());
+        let pods: BTreeMap<PodUid, Pod> = self
+            .objects
+            .values()
+            .filter_map(|object| match object {
+                Object::Pod(pod) => Some((pod.uid.clone(), pod.clone())),
+                _ => None,
+            })
+            .filter(|(_, pod)| pod.enforceable() && pod.node.as_ref() == Some(&node))
+            .collect();
+        let gone: Vec<PodUid> =
+            self.devices.keys().filter(|uid| !pods.contains_key(uid)).cloned().collect();
+        for uid in gone {
+            if self.choices.below(3) == 0
+                && let Some(device) = self.devices.remove(&uid)
+                && let Some(op) = self.reconciler.device(DeviceChange::Gone(device.index))
+            {
+                self.reconciler.written(&op);
+            }
+        }
+        for (uid, pod) in pods {
+            if self.devices.contains_key(&uid) || self.choices.below(3) == 0 {
+                continue;
+            }
+            let taken: BTreeSet<u32> = self.devices.values().map(|device| device.index.0).collect();
+            // The lowest free index: they come again soon.
+            let ifindex = (100..).find(|ifindex| !taken.contains(ifindex)).expect("there are more");
+            let routed = |addr: &&IpAddr| {
+                self.devices.values().all(|device| !device.host_routes.contains(addr))
+            };
+            let routes: Vec<IpAddr> = pod.addresses.iter().filter(routed).copied().collect();
+            if routes.len() < pod.addresses.len() {
+                self.met.borrow_mut().reused_addresses += 1;
+                continue;
+            }
+            let device = veth(ifindex, routes);
+            self.devices.insert(uid, device.clone());
+            self.reconciler.device(DeviceChange::Seen(device));
+        }
+        Ok(())
+    }
+
+    /// Plans and writes until everything is written; writes fail now and then.
+    fn turn(&mut self) -> Result<(), Failure> {
+        self.met.borrow_mut().batches += 1;
+        for attempt in 0.. {
+            let tuples = self.tuples();
+            let ops = self.reconciler.plan();
+            let new = verdicts(self.reconciler.desired(), &tuples);
+            let mut last = verdicts(self.reconciler.actual(), &tuples);
+            self.count(&last, &new, &ops);
+            let mut failed = false;
+            for op in &ops {
+                if attempt < 3 && self.choices.below(60) == 0 {
+                    failed = true;
+                    break;
+                }
+                self.reconciler.written(op);
+                let now = verdicts(self.reconciler.actual(), &tuples);
+                for (((tuple, now), last), new) in tuples.iter().zip(&now).zip(&last).zip(&new) {
+                    prop_assert!(
+                        now == last || now == new,
+                        "after {op}: {tuple:?} went from {last} to {now}, and is to be {new}\n{ops:#?}"
+                    );
+                }
+                last = now;
+            }
+            if failed {
+                self.met.borrow_mut().failed += 1;
+                self.reconciler.broken_off();
+                continue;
+            }
+            self.reconciler.finished();
+            let (actual, desired) = (self.reconciler.actual(), self.reconciler.desired());
+            let config = actual.config;
+            prop_assert_eq!(actual, &Tables { config, ..desired.clone() });
+            break;
+        }
+        Ok(())
+    }
+
+    fn count(&self, last: &[bool], new: &[bool], ops: &[Op]) {
+        let mut met = self.met.borrow_mut();
+        met.writes += ops.len() as u64;
+        met.verdicts += new.len() as u64;
+        met.allowed += new.iter().filter(|allowed| **allowed).count() as u64;
+        met.turned += last.iter().zip(new).filter(|(last, new)| last != new).count() as u64;
+        let peers = ops.iter().any(|op| matches!(op, Op::SetPeer(..)));
+        let words = ops.iter().any(|op| matches!(op, Op::SetPolicy(..)));
+        met.planned_in_scope += u64::from(peers && !words);
+    }
+
+    /// A few of all questions, others each time.
+    fn tuples(&mut self) -> Vec<Tuple> {
+        let mut addresses = self.addresses.clone();
+        self.choices.shuffle(&mut addresses);
+        addresses.truncate(5);
+        let devices: Vec<u32> = self.devices.values().map(|device| device.index.0).collect();
+        let mut tuples = Vec::new();
+        for device in devices {
+            for direction in [Direction::Ingress, Direction::Egress] {
+                for address in &addresses {
+                    tuples.extend(PORTS.map(|port| (device, direction, *address, port)));
+                }
+            }
+        }
+        tuples
+    }
+
+    /// The same objects and bindings, everything else made anew.
+    fn matches_a_new_start(&self) -> Result<(), Failure> {
+        let mut index = Index::default();
+        for object in self.objects.values() {
+            index.apply(Change::Apply(object.clone()), &mut Touched::default());
+        }
+        let bindings = self.reconciler.bindings();
+        let compiled = Compiled::of(&index, bindings.iter().map(|(_, bound)| bound.pod.as_ref()));
+        let kept = self.reconciler.compiled();
+        prop_assert_eq!(&compiled.subjects, &kept.subjects);
+        let mut tables = self.reconciler.desired().clone();
+        tables.peers.clear();
+        tables.rules.clear();
+        for endpoint in tables.endpoints.values_mut() {
+            endpoint.policy = PolicyWord::OPEN;
+        }
+        let all: BTreeSet<IpNet> = compiled.peers.keys().copied().collect();
+        let mut scope = Scope::default();
+        Lowered::default().update(&compiled, &all, &bindings.ids(), &mut tables, &mut scope);
+        prop_assert_eq!(&tables, self.reconciler.desired());
+        Ok(())
+    }
+}
+
+/// Whether tables allow each tuple. A device without a pod is denied everything.
+fn verdicts(tables: &Tables, tuples: &[Tuple]) -> Vec<bool> {
+    let maps = Simulated::new(tables);
+    let mut classes: BTreeMap<IpAddr, ClassId> = BTreeMap::new();
+    tuples
+        .iter()
+        .map(|(device, direction, address, (protocol, port))| {
+            let iface = maps.iface(*device);
+            if iface.role() != Some(Role::Pod) {
+                return false;
+            }
+            let Some(rule_set) = maps.policy(iface.endpoint()).rule_set(*direction) else {
+                return true;
+            };
+            let class = *classes.entry(*address).or_insert_with(|| maps.class(&(*address).into()));
+            [class, ClassId::NONE]
+                .iter()
+                .any(|class| maps.allows(&RuleKey::new(rule_set, *class, *protocol, *port)))
+        })
+        .collect()
+}
+
+fn addresses<'o>(objects: impl Iterator<Item = &'o Object>) -> Vec<IpAddr> {
+    let of_pods = objects.flat_map(|object| match object {
+        Object::Pod(pod) => pod.addresses.clone(),
+        _ => Vec::new(),
+    });
+    let outside = ["192.0.2.7", "10.1.0.200", "2001:db8::7"];
+    let outside = outside.map(|addr| addr.parse().expect("an address"));
+    of_pods.chain(outside).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn veth(ifindex: u32, routes: Vec<IpAddr>) -> Device {
+    Device {
+        index: IfIndex(ifindex),
+        name: format!("veth{ifindex}"),
+        kind: Some("veth".to_owned()),
+        layer3: false,
+        loopback: false,
+        peer: Some(DevicePeer {
+            netnsid: ifindex as i32,
+            index: IfIndex(2),
+            claims: routes.clone(),
+        }),
+        addresses: Vec::new(),
+        gateway: false,
+        host_routes: routes,
+    }
+}
