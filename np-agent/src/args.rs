@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use crate::explain::Protocol;
 
 /// Kubernetes NetworkPolicy for the pods of one node, enforced after service DNAT by TC programs
 /// on each pod's host veth and on the uplinks, next to any CNI and kube-proxy.
@@ -26,7 +29,19 @@ Examples:
   np-agent check
   np-agent status
   np-agent endpoints -o json
+  np-agent explain --manifests policies/ --from shop/web-0 --to shop/db-0 --port 5432
   np-agent cleanup";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Ends are namespace/pod, an address, or node:NAME for what a node itself sends. Give a pod and its
+targetPort, never a Service: policy is judged after DNAT.
+
+Examples:
+  np-agent explain --manifests policies/ --from shop/web-0 --to shop/db-0 --port 5432
+  np-agent explain --from 203.0.113.7 --to shop/web-0 --port https --expect deny
+  np-agent explain --manifests policies/ --probes probes.jsonl
+  echo '{\"from\":\"shop/web-0\",\"to\":\"shop/db-0\",\"port\":5432,\"expect\":\"allow\"}' |
+    np-agent explain --manifests policies/ --probes -";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -41,6 +56,13 @@ pub enum Command {
     ///
     /// Asks the running agent; when it is down, reads the pinned maps.
     Endpoints(ShowArgs),
+    /// Say whether policy lets a connection pass, and which policies and rules make it so.
+    ///
+    /// Runs the verdict function of the kernel programs on the tables that the agents would write,
+    /// and reads the explanation from the policies. Needs no root and no kernel. Exits with 0; with
+    /// 1 when --expect, or a probe's "expect", says otherwise; with 2 when the input is bad.
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain(ExplainArgs),
     /// Remove every program, map, link and pin. Enforcement ends.
     Cleanup(PlaceArgs),
 }
@@ -97,6 +119,70 @@ pub struct ShowArgs {
     /// A table to read, or JSON to work with.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Who opens the connection: namespace/pod, an address, or node:NAME.
+    #[arg(long, value_name = "END", required_unless_present = "probes")]
+    pub from: Option<String>,
+
+    /// Whom it goes to, after DNAT: namespace/pod, an address, or node:NAME.
+    #[arg(long, value_name = "END", required_unless_present = "probes")]
+    pub to: Option<String>,
+
+    /// The destination port, or the name that the destination pod gives it; none with ICMP.
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<String>,
+
+    /// TCP, UDP, SCTP, or ICMP for an echo request.
+    #[arg(long, value_name = "NAME", default_value = "TCP", value_parser = protocol)]
+    pub protocol: Protocol,
+
+    /// By which of the pods' addresses; else the first family that both ends have.
+    #[arg(long, value_enum)]
+    pub family: Option<Family>,
+
+    /// A directory of manifests to judge by; else the objects that the agent with --run-dir has in
+    /// force.
+    #[arg(long, value_name = "DIR")]
+    pub manifests: Option<PathBuf>,
+
+    /// Where the agent's record of objects lies.
+    #[arg(long, default_value = "/run/np-agent", value_name = "DIR", conflicts_with = "manifests")]
+    pub run_dir: PathBuf,
+
+    /// Exit with 1 if the verdict is another.
+    #[arg(long, value_enum)]
+    pub expect: Option<Expect>,
+
+    /// A file of probes, or - for stdin: one JSON object a line, as {"from":"shop/web-0",
+    /// "to":"10.0.0.7","port":53,"protocol":"UDP","expect":"allow"}. Answers one object a line.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to", "port", "protocol", "family", "output"])]
+    pub probes: Option<PathBuf>,
+
+    /// A text to read, or JSON to work with.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+fn protocol(text: &str) -> Result<Protocol, &'static str> {
+    Protocol::parse(text).ok_or("not one of TCP, UDP, SCTP, ICMP")
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Family {
+    #[value(name = "4")]
+    V4,
+    #[value(name = "6")]
+    V6,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Expect {
+    Allow,
+    Deny,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

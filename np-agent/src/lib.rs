@@ -17,6 +17,8 @@ pub mod plan;
 
 pub mod bind;
 
+pub mod explain;
+
 pub mod reconcile;
 
 pub mod dataplane;

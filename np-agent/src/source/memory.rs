@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::SourceError;
 use crate::model::Object;
 
 /// The last good version of an object.
@@ -29,6 +30,15 @@ pub(super) fn read(file: &Path) -> Vec<Good> {
         tracing::warn!(file = %file.display(), %error, "the last good versions are not readable");
         Vec::new()
     })
+}
+
+/// What an agent has put in force, for another process to read.
+pub fn remembered(file: &Path) -> Result<Vec<Object>, SourceError> {
+    let unreadable = |error| SourceError::Memory { file: file.to_owned(), error };
+    let bytes = fs::read(file).map_err(unreadable)?;
+    let good: Vec<Good> =
+        serde_json::from_slice(&bytes).map_err(|error| unreadable(error.into()))?;
+    Ok(good.into_iter().map(|good| good.object).collect())
 }
 
 /// All or nothing: a process that dies meanwhile leaves the file as it was.

@@ -27,6 +27,7 @@ mod objects;
 mod policy;
 mod scan;
 mod selector;
+mod services;
 mod time;
 mod tree;
 mod watch;
@@ -38,6 +39,8 @@ use thiserror::Error;
 
 pub use invalid::Invalid;
 pub use manifests::{Batch, Manifests};
+pub use memory::remembered;
+pub use services::{Service, services};
 pub use watch::run;
 
 #[derive(Debug, Error)]
@@ -51,6 +54,12 @@ pub enum SourceError {
         dir.display()
     )]
     Watch { dir: PathBuf, error: io::Error },
+    #[error(
+        "{}: no objects can be read here: {error}; start an agent with this --run-dir, or give \
+         --manifests DIR",
+        file.display()
+    )]
+    Memory { file: PathBuf, error: io::Error },
     #[error("reading the manifests stopped: {0}")]
     Stopped(#[from] tokio::task::JoinError),
 }

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use self::agree::{Answer, agree};
 pub use self::coverage::Coverage;
 use self::dice::Dice;
-pub use self::objects::NODES;
+pub use self::objects::{NODES, node_addresses};
 use self::shrink::Shrinking;
 pub use self::to_model::{Unconvertible, changes};
 use crate::oracle::{Conn, Oracle};

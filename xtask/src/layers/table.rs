@@ -38,6 +38,12 @@ pub const NP_AGENT: &[Layer] = &[
         np_common: ANYTHING,
     },
     Layer {
+        module: "explain",
+        kind: Kind::Pure,
+        may: &["model", "index", "compile", "plan"],
+        np_common: ANYTHING,
+    },
+    Layer {
         module: "reconcile",
         kind: Kind::Pure,
         may: &["model", "index", "compile", "plan", "bind"],
