@@ -1,5 +1,6 @@
 //! Every command of this repository, one file per verb. CI calls the same verbs as a person does.
 
+mod bench;
 mod build;
 mod build_ebpf;
 mod ci;
@@ -8,6 +9,7 @@ mod layers;
 mod lint;
 mod setup;
 mod shell;
+mod soak;
 mod test;
 mod toolchain;
 mod workspace;
@@ -34,6 +36,7 @@ enum Verb {
     Build(build::Args),
     Demo(demo::Args),
     Test(test::Args),
+    Bench(bench::Args),
     Lint(lint::Args),
     Layers(layers::Args),
     Ci(ci::Args),
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Build(args) => build::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Lint(args) => lint::run(&args),
         Verb::Layers(args) => layers::run(&args),
         Verb::Ci(args) => ci::run(&args),

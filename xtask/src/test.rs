@@ -15,6 +15,7 @@ use clap::ValueEnum;
 use crate::build_ebpf;
 use crate::setup::{self, Needs};
 use crate::shell::{self, step};
+use crate::soak;
 use crate::workspace::{self, Workspace};
 
 /// Set up, build, and run all tests; prog and netns need root and fail without it
@@ -22,13 +23,23 @@ use crate::workspace::{self, Workspace};
 /// Every tier uses plain `cargo test`, so what it prints is cargo's own; at the end a table gives the
 /// numbers per tier, and a tier that ran no test is a failure.
 #[derive(Debug, Default, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    longer: Option<Longer>,
+
     /// Run only tests whose name contains this
     filter: Option<String>,
 
     /// Run only this tier (may be repeated)
     #[arg(long = "tier", value_enum)]
     tiers: Vec<Tier>,
+}
+
+/// What takes longer than a test run may.
+#[derive(Debug, clap::Subcommand)]
+enum Longer {
+    Soak(soak::Args),
 }
 
 /// From the least powerful to the most; a test belongs in the first that can show its point.
@@ -66,7 +77,10 @@ impl fmt::Display for Tier {
     }
 }
 
-pub fn run(Args { filter, tiers }: &Args) -> Result<()> {
+pub fn run(Args { longer, filter, tiers }: &Args) -> Result<()> {
+    if let Some(Longer::Soak(args)) = longer {
+        return soak::run(args);
+    }
     let tiers: Vec<Tier> =
         Tier::ALL.into_iter().filter(|tier| tiers.is_empty() || tiers.contains(tier)).collect();
     if tiers.iter().any(|tier| *tier != Tier::Unit) {
