@@ -123,7 +123,7 @@ impl Agent {
 
     /// Takes a batch of objects in.
     pub fn objects(&mut self, batch: Batch) {
-        let Batch { changes, invalid, ignored } = batch;
+        let Batch { changes, invalid, ignored, background: _ } = batch;
         for change in &changes {
             match change {
                 Change::Apply(object) => debug!(object = %object.key(), "applied"),

@@ -17,6 +17,8 @@ pub mod plan;
 
 pub mod bind;
 
+pub mod lint;
+
 pub mod dataplane;
 pub mod links;
 pub mod source;

@@ -12,6 +12,7 @@ fn main() -> ExitCode {
         Some(Command::Check(place)) => block_on(async { cli::check::run(&place) }),
         Some(Command::Status(show)) => cli::status::run(&show),
         Some(Command::Endpoints(show)) => cli::endpoints::run(&show),
+        Some(Command::Lint(args)) => cli::lint::run(args),
         Some(Command::Cleanup(place)) => cli::cleanup::run(&place),
         None => telemetry::init(&run.log, run.log_format).and_then(|()| {
             block_on(app::run(run))?;

@@ -3,5 +3,6 @@
 pub mod check;
 pub mod cleanup;
 pub mod endpoints;
+pub mod lint;
 pub mod status;
 mod table;

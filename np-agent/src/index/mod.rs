@@ -89,6 +89,10 @@ impl Index {
         self.nodes.get(name)
     }
 
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = &Node> {
+        self.nodes.values()
+    }
+
     /// The pods of a node that policy knows, ascending by key.
     pub fn local_pods(&self, node: &NodeName) -> impl Iterator<Item = &Pod> {
         self.pods.values().filter(move |pod| pod.enforceable() && pod.node.as_ref() == Some(node))

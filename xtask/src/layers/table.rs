@@ -37,6 +37,7 @@ pub const NP_AGENT: &[Layer] = &[
         may: &["model", "index", "plan"],
         np_common: ANYTHING,
     },
+    Layer { module: "lint", kind: Kind::Pure, may: &["model", "index"], np_common: &[] },
     Layer { module: "source", kind: Kind::Edge, may: &["model", "index::Change"], np_common: &[] },
     Layer { module: "links", kind: Kind::Edge, may: &["model", "index::Change"], np_common: &[] },
     Layer { module: "dataplane", kind: Kind::Edge, may: &["model", "plan"], np_common: ANYTHING },
