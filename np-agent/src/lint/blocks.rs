@@ -141,9 +141,10 @@ fn instead(service: &Service) -> String {
     )
 }
 
-/// A block of more is rarely meant for the pods in it.
+/// A block of more (10.0.0.0/8, 172.16.0.0/12) is rarely meant for the pods in it; the pod ranges
+/// of clusters are not larger.
 fn narrow(cidr: &IpNet) -> bool {
-    host_bits(cidr) <= if cidr.addr().is_ipv4() { 16 } else { 80 }
+    host_bits(cidr) <= if cidr.addr().is_ipv4() { 18 } else { 80 }
 }
 
 fn pod_cidr(world: &World<'_>, report: &mut Report<'_, '_>, field: &str, block: &IpBlock) {

@@ -120,7 +120,7 @@ codes! {
         "An ipBlock of pod addresses matches whatever pod has the address."
         "Pods get another address whenever they are made anew, and a block of them does not tell \
          one from another. Ranges are known from the podCIDRs of Nodes, addresses from Pods. A \
-         block larger than a /16 (IPv6: /48) is information: it is probably meant for others in it."
+         block larger than a /14 (IPv6: /48) is information: it is probably meant for others in it."
         "Select pods by podSelector and namespaceSelector."
     NothingLeft "NP103" "nothing-left" Warning
         "The excepts of an ipBlock take all of it away."
