@@ -126,7 +126,13 @@ fn unknown_name(
     field: String,
     (protocol, name): (Protocol, &str),
 ) {
-    let everyone = rule.direction == Direction::Egress && rule.rule.peers.is_none();
+    // A name is looked for on every pod that a block of addresses may hold, too.
+    let everyone = rule.direction == Direction::Egress
+        && rule
+            .rule
+            .peers
+            .as_ref()
+            .is_none_or(|peers| peers.iter().any(|peer| matches!(peer, Peer::IpBlock(_))));
     let pods: Vec<&Group<'_>> = if everyone {
         world.every_pod().collect()
     } else {

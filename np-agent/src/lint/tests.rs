@@ -40,7 +40,7 @@ fn finding(message: &str) -> Finding {
 fn only_what_was_not_told_last_time_is_news() {
     let mut news = News::default();
     let (a, b) = (finding("a"), finding("b"));
-    assert_eq!(news.among(vec![a.clone()]), [a.clone()]);
+    assert_eq!(news.among(vec![a.clone()]), std::slice::from_ref(&a));
     assert_eq!(news.among(vec![a.clone(), b.clone()]), [b]);
     assert_eq!(news.among(vec![]), []);
     assert_eq!(news.among(vec![a.clone()]), [a]);

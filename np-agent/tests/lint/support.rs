@@ -76,3 +76,25 @@ pub fn service(name: &str, selector: &str, rest: &str) -> String {
          {{{selector}}}, {rest}}}}}"
     )
 }
+
+/// All findings as "NP101 warning".
+pub fn all(text: &str) -> Vec<String> {
+    let shown = |finding: &Finding| format!("{} {}", finding.code.entry().id, finding.severity);
+    findings(text).iter().map(shown).collect()
+}
+
+/// Asserts what is found about one spec in several worlds.
+pub fn table(spec: &str, rows: &[(&str, &[&str], &[&str])]) {
+    for (title, others, expected) in rows {
+        assert_eq!(all(&policy(spec, others)), *expected, "{title}\n{}", policy(spec, others));
+    }
+}
+
+pub fn from(items: &str) -> String {
+    let items: String = items.lines().map(|line| format!("  {line}\n")).collect();
+    format!("podSelector: {{}}\npolicyTypes: [Ingress]\ningress:\n- from:\n{items}")
+}
+
+pub fn block(cidr: &str) -> String {
+    from(&format!("- ipBlock: {{cidr: \"{cidr}\"}}"))
+}
