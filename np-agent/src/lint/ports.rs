@@ -55,17 +55,20 @@ pub(super) fn behind<'w, 'a>(
     world: &'w World<'a>,
     namespace: &str,
     selector: &Selector,
-    service: &Service,
+    service: &'w Service,
 ) -> Option<Vec<&'w Group<'a>>> {
     let wanted = service.selector.as_ref()?;
     let fronts =
         |group: &&Group<'_>| wanted.iter().all(|(key, value)| group.labels.get(key) == Some(value));
-    let known = world.pods(namespace);
-    if known.is_empty() {
+    if world.pods(namespace).is_empty() {
         return selector.matches(wanted).then(Vec::new);
     }
-    let matching = known.iter().filter(|group| selector.matches(group.labels));
-    let pods: Vec<_> = matching.filter(fronts).collect();
+    let (key, value) = wanted.first_key_value()?;
+    let pods: Vec<_> = world
+        .labelled(namespace, key, value)
+        .filter(|group| selector.matches(group.labels))
+        .filter(fronts)
+        .collect();
     (!pods.is_empty()).then_some(pods)
 }
 
@@ -83,6 +86,9 @@ fn service_port(
             return;
         }
         for service in world.services_of(namespace) {
+            if !service.ports.iter().any(|port| port.protocol == protocol) {
+                continue;
+            }
             let Some(pods) = behind(world, namespace, selector, service) else { continue };
             for port in service.ports.iter().filter(|port| port.protocol == protocol) {
                 let numbers: Vec<u16> = match &port.target {

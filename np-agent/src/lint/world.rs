@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::index::Index;
-use crate::model::{Background, Peer, Policy, Protocol, Selector, Service};
+use crate::model::{Background, Peer, Policy, Protocol, Requirement, Selector, Service};
 
 type Labels = BTreeMap<String, String>;
 
@@ -20,7 +20,7 @@ const ALWAYS: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-sy
 
 pub(super) struct World<'a> {
     /// Pods by namespace. Replicas, which have equal labels, are one group.
-    groups: BTreeMap<&'a str, Vec<Group<'a>>>,
+    groups: BTreeMap<&'a str, Pods<'a>>,
     /// Labels by name, also of namespaces without an object, which have at least one.
     namespaces: BTreeMap<&'a str, Cow<'a, Labels>>,
     /// Some Namespace objects are known.
@@ -31,6 +31,14 @@ pub(super) struct World<'a> {
     pub pod_addresses: BTreeSet<IpAddr>,
     /// Policies by namespace.
     policies: BTreeMap<&'a str, Vec<&'a Policy>>,
+}
+
+/// The pods of one namespace.
+#[derive(Default)]
+struct Pods<'a> {
+    groups: Vec<Group<'a>>,
+    /// Which groups have a label: nearly every selector asks for one.
+    by_label: BTreeMap<(&'a str, &'a str), Vec<usize>>,
 }
 
 /// Pods, or templates of pods, with the same labels.
@@ -109,7 +117,20 @@ impl<'a> World<'a> {
 
     /// All pods of a namespace.
     pub fn pods(&self, namespace: &str) -> &[Group<'a>] {
-        self.groups.get(namespace).map_or(&[], Vec::as_slice)
+        self.groups.get(namespace).map_or(&[], |pods| &pods.groups)
+    }
+
+    /// The pods of a namespace that have a label.
+    pub fn labelled<'s>(
+        &'s self,
+        namespace: &str,
+        key: &'s str,
+        value: &'s str,
+    ) -> impl Iterator<Item = &'s Group<'a>> + use<'s, 'a> {
+        self.groups.get(namespace).into_iter().flat_map(move |pods| {
+            let numbers = pods.by_label.get(&(key, value)).into_iter().flatten();
+            numbers.filter_map(|number| pods.groups.get(*number))
+        })
     }
 
     pub fn any_pods(&self) -> bool {
@@ -121,8 +142,16 @@ impl<'a> World<'a> {
         &'s self,
         namespace: &str,
         selector: &'s Selector,
-    ) -> impl Iterator<Item = &'s Group<'a>> {
-        self.pods(namespace).iter().filter(|group| selector.matches(group.labels))
+    ) -> Box<dyn Iterator<Item = &'s Group<'a>> + 's> {
+        let matches = |group: &&Group<'_>| selector.matches(group.labels);
+        let label = selector.requirements().find_map(|requirement| match requirement {
+            Requirement::In(key, values) if values.len() == 1 => Some((key, values.first()?)),
+            _ => None,
+        });
+        match label {
+            Some((key, value)) => Box::new(self.labelled(namespace, key, value).filter(matches)),
+            None => Box::new(self.pods(namespace).iter().filter(matches)),
+        }
     }
 
     /// The namespaces that a peer of a policy in `own` speaks of.
@@ -159,7 +188,7 @@ impl<'a> World<'a> {
     }
 
     pub fn every_pod(&self) -> impl Iterator<Item = &Group<'a>> {
-        self.groups.values().flatten()
+        self.groups.values().flat_map(|pods| &pods.groups)
     }
 
     pub fn services(&self) -> impl Iterator<Item = &'a Service> {
@@ -210,11 +239,15 @@ impl<'a> Groups<'a> {
         group.ports.extend(ports);
     }
 
-    fn finished(self) -> BTreeMap<&'a str, Vec<Group<'a>>> {
-        let mut groups: BTreeMap<&str, Vec<Group<'_>>> = BTreeMap::new();
-        for ((namespace, _), group) in self.by_labels {
-            groups.entry(namespace).or_default().push(group);
+    fn finished(self) -> BTreeMap<&'a str, Pods<'a>> {
+        let mut all: BTreeMap<&str, Pods<'_>> = BTreeMap::new();
+        for ((namespace, labels), group) in self.by_labels {
+            let Pods { groups, by_label } = all.entry(namespace).or_default();
+            for (key, value) in labels {
+                by_label.entry((key, value)).or_default().push(groups.len());
+            }
+            groups.push(group);
         }
-        groups
+        all
     }
 }
