@@ -16,7 +16,7 @@ use np_tests::oracle::Conn;
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 use serde_json::Value;
 
-const CASES: u32 = 200;
+const CASES: u32 = 500;
 const PROBES: usize = 32;
 
 /// What must come up, and how often at least: what never came up was not tested.
