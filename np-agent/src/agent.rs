@@ -13,6 +13,7 @@ use tracing::{debug, error, info, warn};
 use crate::bind::{Placement, Settings};
 use crate::compile::Isolation;
 use crate::dataplane::{self, AdoptedLink, Maps, Side};
+use crate::index::Index;
 use crate::model::{Change, DeviceChange, IfIndex, NodeName, ObjectKey};
 use crate::plan::record::{EndpointRecord, Record, SideRecord};
 use crate::plan::{Op, Tables};
@@ -95,7 +96,7 @@ impl Agent {
 
     /// Takes a batch of objects in.
     pub fn objects(&mut self, batch: Batch) {
-        let Batch { changes, invalid, ignored } = batch;
+        let Batch { changes, invalid, ignored, background: _ } = batch;
         for change in &changes {
             match change {
                 Change::Apply(object) => debug!(object = %object.key(), "applied"),
@@ -282,6 +283,10 @@ impl Agent {
         let uid = placement.pod.as_ref()?;
         let bound = self.reconciler.bindings().iter().find(|(_, bound)| bound.pod.uid == *uid);
         bound.map(|(_, bound)| bound.pod.key.to_string())
+    }
+
+    pub fn index(&self) -> &Index {
+        self.reconciler.index()
     }
 
     pub fn status(&self) -> Status {

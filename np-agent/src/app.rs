@@ -11,13 +11,14 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
+use crate::advice;
 use crate::agent::{Agent, Attach};
 use crate::args::{Pending, PlaceArgs, RunArgs};
 use crate::bind::Settings;
 use crate::dataplane::{self, Attacher};
 use crate::links::Monitor;
 use crate::model::{DeviceChange, IfIndex, NodeName};
-use crate::source;
+use crate::source::{self, Batch};
 
 /// What the attaching thread is asked.
 enum Request {
@@ -62,7 +63,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     agent.devices(devices.into_iter().map(DeviceChange::Seen).collect());
     // Nothing is judged by what is not known yet: without its objects a pod would be open.
     let first = batches.recv().await.context("the manifests could not be read")?;
-    agent.objects(first);
+    let advice = advice::thread()?;
+    take(first, &mut agent, &advice);
     agent.warn_of_missing();
     agent.restore(record.as_deref(), &links)?;
     for severed in links.iter().filter(|link| link.severed) {
@@ -83,7 +85,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
                 work = true;
             }
             Some(batch) = batches.recv() => {
-                agent.objects(batch);
+                take(batch, &mut agent, &advice);
                 work = true;
             }
             Some((request, result)) = results.recv() => {
@@ -119,6 +121,15 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     }
     info!("stopping; programs and maps stay in force");
     Ok(())
+}
+
+fn take(mut batch: Batch, agent: &mut Agent, advice: &std::sync::mpsc::Sender<advice::Read>) {
+    let background = std::mem::take(&mut batch.background);
+    let concerned = batch.changes.iter().any(advice::concerns);
+    agent.objects(batch);
+    if concerned && advice.send((agent.index().clone(), background)).is_err() {
+        warn!("the thread for advice is gone: no more advice");
+    }
 }
 
 fn sooner(one: Option<Instant>, other: Instant) -> Instant {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::explain::Protocol;
@@ -30,6 +31,7 @@ Examples:
   np-agent status
   np-agent endpoints -o json
   np-agent explain --manifests policies/ --from shop/web-0 --to shop/db-0 --port 5432
+  np-agent lint policies/
   np-agent cleanup";
 
 const EXPLAIN_EXAMPLES: &str = "\
@@ -42,6 +44,17 @@ Examples:
   np-agent explain --manifests policies/ --probes probes.jsonl
   echo '{\"from\":\"shop/web-0\",\"to\":\"shop/db-0\",\"port\":5432,\"expect\":\"allow\"}' |
     np-agent explain --manifests policies/ --probes -";
+
+const LINT_EXAMPLES: &str = "\
+Examples:
+  np-agent lint policies/
+  np-agent lint policies/ cluster.yaml --service-cidr 10.96.0.0/12
+  np-agent lint policies/ -o json --fail-on error
+  np-agent lint --codes
+  np-agent lint --explain NP101
+
+A cluster.yaml:
+  kubectl get pods,namespaces,services,nodes -A -o yaml > cluster.yaml";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -63,6 +76,14 @@ pub enum Command {
     /// 1 when --expect, or a probe's "expect", says otherwise; with 2 when the input is bad.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(ExplainArgs),
+    /// Tell which manifests are malformed, and which policies probably do not say what was meant.
+    ///
+    /// Reads files only: needs no cluster, no agent and no root. The more it is given besides
+    /// policies (Pods or Deployments and the like, Namespaces, Services, Nodes), the more it can
+    /// tell. Exits with 0 when nothing reaches the severity of --fail-on, 1 when something does, 2
+    /// when the input cannot be read.
+    #[command(after_help = LINT_EXAMPLES)]
+    Lint(LintArgs),
     /// Remove every program, map, link and pin. Enforcement ends.
     Cleanup(PlaceArgs),
 }
@@ -183,6 +204,42 @@ pub enum Family {
 pub enum Expect {
     Allow,
     Deny,
+}
+
+#[derive(Debug, Args)]
+pub struct LintArgs {
+    /// Manifests, and directories of them: YAML or JSON.
+    #[arg(value_name = "FILE|DIR", required_unless_present_any = ["codes", "explain"])]
+    pub paths: Vec<PathBuf>,
+
+    /// A range that Services get their addresses from; may be given several times. ServiceCIDR
+    /// objects and Services among the manifests count as well.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub service_cidr: Vec<IpNet>,
+
+    /// Which findings make the exit code 1: these and more severe ones.
+    #[arg(long, value_enum, default_value_t = FailOn::Warning, value_name = "SEVERITY")]
+    pub fail_on: FailOn,
+
+    /// A table to read, or JSON to work with.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+
+    /// List all codes.
+    #[arg(long, conflicts_with_all = ["paths", "explain"])]
+    pub codes: bool,
+
+    /// Print what a code means, with an example and the remedy; "all" prints every one.
+    #[arg(long, value_name = "CODE", conflicts_with = "paths")]
+    pub explain: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FailOn {
+    Error,
+    Warning,
+    Info,
+    Never,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -21,6 +21,8 @@ pub mod explain;
 
 pub mod reconcile;
 
+pub mod lint;
+
 pub mod dataplane;
 pub mod links;
 pub mod source;
@@ -28,6 +30,7 @@ pub mod source;
 pub mod status;
 
 pub mod admin;
+pub mod advice;
 pub mod agent;
 pub mod app;
 pub mod args;

@@ -1,6 +1,8 @@
 //! The properties against the oracle on many more cases than a test run has time for.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
@@ -60,13 +62,10 @@ pub fn run(args: &Args) -> Result<()> {
     let seed = args.seed.unwrap_or_else(|| RandomState::new().hash_one(0) >> 32);
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let jobs = args.jobs.unwrap_or(cores).max(1);
-    step("building the properties, optimised", || {
-        let mut command = cargo_test();
-        shell::run(command.args(["--test", ORACLE.file, "--test", SEQUENCES.file, "--no-run"]))
-    })?;
+    let built = step("building the properties, optimised", build)?;
     let start = Instant::now();
-    let oracle = all_parts(&ORACLE, args.cases, seed, jobs)?;
-    let sequences = all_parts(&SEQUENCES, args.sequences, seed, jobs)?;
+    let oracle = all_parts(&ORACLE, &built, args.cases, seed, jobs)?;
+    let sequences = all_parts(&SEQUENCES, &built, args.sequences, seed, jobs)?;
     println!(
         "\nsoak: {} clusters in {:.0} s, {} sequences in {:.0} s, seeds from {seed}; {:.0} s in all",
         args.cases,
@@ -79,7 +78,15 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Runs all parts, so many at a time.
-fn all_parts(property: &Property, cases: u64, seed: u64, jobs: usize) -> Result<Duration> {
+fn all_parts(
+    property: &Property,
+    built: &Built,
+    cases: u64,
+    seed: u64,
+    jobs: usize,
+) -> Result<Duration> {
+    let executable =
+        built.get(property.file).context("cargo named no executable for a property")?;
     let start = Instant::now();
     let mut parts: Vec<(u64, u64)> = parts(cases, property.part).zip(seed..).collect();
     parts.reverse();
@@ -88,7 +95,7 @@ fn all_parts(property: &Property, cases: u64, seed: u64, jobs: usize) -> Result<
     let results: Vec<Result<()>> = thread::scope(|scope| {
         let work = || {
             while let Some((cases, seed)) = next() {
-                one_part(property, cases, seed)?;
+                one_part(property, executable, cases, seed)?;
             }
             Ok(())
         };
@@ -108,15 +115,16 @@ fn parts(cases: u64, part: u64) -> impl Iterator<Item = u64> {
     (0..cases / part).map(move |_| part).chain((rest > 0).then_some(rest))
 }
 
-fn one_part(property: &Property, cases: u64, seed: u64) -> Result<()> {
+fn one_part(property: &Property, executable: &Path, cases: u64, seed: u64) -> Result<()> {
     let start = Instant::now();
-    let mut command = cargo_test();
+    let mut command = Command::new(executable);
     command
-        .args(["--quiet", "--test", property.file, "--", "--exact", "--nocapture", property.test])
+        .args(["--exact", "--nocapture", property.test])
         .env("PROPTEST_CASES", cases.to_string())
         .env("PROPTEST_RNG_SEED", seed.to_string())
+        .current_dir(workspace::root())
         .stdin(Stdio::null());
-    let output = command.output().context("cannot start cargo")?;
+    let output = command.output().with_context(|| shell::line(&command))?;
     let text = String::from_utf8_lossy(&output.stdout);
     // A name that no test has would pass.
     if !output.status.success() || !text.contains("test result: ok. 1 passed") {
@@ -129,10 +137,28 @@ fn one_part(property: &Property, cases: u64, seed: u64) -> Result<()> {
     Ok(())
 }
 
-fn cargo_test() -> Command {
+/// The executables of test files, by name.
+type Built = BTreeMap<String, PathBuf>;
+
+/// The parts run the executables themselves: the sources may be worked on meanwhile.
+fn build() -> Result<Built> {
     let mut command = shell::cargo();
-    command.args(["test", "--release", "--package", "np-tests"]).current_dir(workspace::root());
     command
+        .args(["test", "--release", "--package", "np-tests", "--no-run"])
+        .args(["--test", ORACLE.file, "--test", SEQUENCES.file])
+        .arg("--message-format=json-render-diagnostics")
+        .current_dir(workspace::root())
+        .stderr(Stdio::inherit());
+    let messages = shell::capture(&mut command)?;
+    Ok(messages.lines().filter_map(executable).collect())
+}
+
+/// The name and executable of a message that tells of one.
+fn executable(message: &str) -> Option<(String, PathBuf)> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    let name = message["target"]["name"].as_str()?;
+    let executable = message["executable"].as_str()?;
+    Some((name.to_owned(), PathBuf::from(executable)))
 }
 
 #[cfg(test)]

@@ -4,5 +4,6 @@ pub mod check;
 pub mod cleanup;
 pub mod endpoints;
 pub mod explain;
+pub mod lint;
 pub mod status;
 mod table;

@@ -143,6 +143,10 @@ impl Index {
         self.nodes.get(name)
     }
 
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = &Node> {
+        self.nodes.values()
+    }
+
     /// The policies that select a pod and carry a direction, ascending by key.
     pub fn selecting(&self, pod: &Pod, direction: Direction) -> impl Iterator<Item = &Policy> {
         let first = PolicyKey::new(pod.key.namespace.clone(), String::new());

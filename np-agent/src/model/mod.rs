@@ -4,6 +4,7 @@
 //! and the layers above (`index`, `compile`, `plan`) never re-check. Words follow
 //! `networking.k8s.io/v1`.
 
+mod background;
 mod device;
 mod ids;
 mod namespace;
@@ -14,6 +15,9 @@ mod selector;
 
 use serde::{Deserialize, Serialize};
 
+pub use background::{
+    Background, DeclaredPort, Service, ServicePort, TargetPort, Workload, Written,
+};
 pub use device::{Device, DeviceChange, IfIndex, Peer as DevicePeer};
 pub use ids::{NodeName, ObjectKey, PodKey, PodUid, PolicyKey};
 pub use namespace::Namespace;

@@ -8,10 +8,10 @@ use super::fields::{At, Fields, Problem, Problems, Refused};
 use super::guess;
 use super::identity::Identity;
 use super::invalid::{Invalid, shortened};
-use super::kinds::{self, Kind, Sort, Unreadable};
+use super::kinds::{self, Extra, Kind, Sort, Unreadable};
 use super::tree::{self, Node, Place, Syntax, Value};
-use super::{metadata, objects, policy};
-use crate::model::{Object, ObjectKey};
+use super::{background, metadata, objects, policy, written};
+use crate::model::{Background, Object, ObjectKey};
 
 /// What a file says.
 #[derive(Debug, Default)]
@@ -21,8 +21,9 @@ pub(super) struct Parsed {
     pub invalid: Vec<Invalid>,
     /// Some document does not tell which object it is.
     pub unidentified: bool,
-    /// Documents of kinds that the agent does not read.
+    /// Documents of kinds that the agent does not enforce.
     pub ignored: usize,
+    pub background: Background,
 }
 
 /// A document that names an object.
@@ -122,12 +123,19 @@ impl<'a> Reader<'a, '_> {
         };
         match sort {
             Ok(Sort::Ignored) => self.parsed.ignored += 1,
+            Ok(Sort::Background(extra)) => {
+                self.parsed.ignored += 1;
+                self.background(object, extra, problems);
+            }
             Ok(Sort::List(kind)) => self.list(object, kind, problems, text),
             Ok(Sort::Object(kind)) => {
                 let unique = object.no_duplicates(&mut problems);
                 let read = read(object, kind, &mut problems);
                 match unique.and(read) {
-                    Ok((object, place)) => self.claim(object.key(), place, Some(object)),
+                    Ok((read, place)) => {
+                        self.remember(object, &read, place);
+                        self.claim(read.key(), place, Some(read));
+                    }
                     Err(_) => {
                         self.refuse(&identity, Some(kind), object.at.node.place, problems);
                     }
@@ -135,6 +143,46 @@ impl<'a> Reader<'a, '_> {
             }
             Err(meant) => self.refuse(&identity, meant, object.at.node.place, problems),
         }
+    }
+
+    /// Keeps what a good object says beyond what is enforced.
+    fn remember(&mut self, object: &Fields<'_>, read: &Object, place: Place) {
+        match read {
+            Object::Policy(policy) => {
+                let mut written = written::read(object, |place| self.position(place));
+                written.file = self.path.to_owned();
+                written.place = self.position(place);
+                self.parsed.background.policies.entry(policy.key.clone()).or_insert(written);
+            }
+            Object::Pod(pod) => {
+                let mut ports = background::pod_ports(object);
+                ports.retain(|port| port.name.is_none());
+                if !ports.is_empty() {
+                    self.parsed.background.unnamed_ports.entry(pod.key.clone()).or_insert(ports);
+                }
+            }
+            Object::Namespace(_) | Object::Node(_) => {}
+        }
+    }
+
+    /// Reads what is not enforced. Its faults are told like others, but they put no object in
+    /// doubt.
+    fn background<'n>(&mut self, object: &Fields<'n>, extra: Extra, mut problems: Problems<'n>) {
+        let into = &mut self.parsed.background;
+        // What is refused has left its message.
+        match extra {
+            Extra::Service => {
+                into.services.extend(background::service(object, &mut problems));
+            }
+            Extra::ServiceCidr => {
+                let ranges = background::service_ranges(object, &mut problems);
+                into.service_ranges.extend(ranges.unwrap_or_default());
+            }
+            Extra::Workload => into.workloads.extend(background::workload(object)),
+        }
+        let identity = Identity::of(object);
+        let label = identity.label((extra == Extra::ServiceCidr).then_some(Kind::Node));
+        self.complain(label.as_deref(), problems);
     }
 
     fn list<'n>(
@@ -237,23 +285,26 @@ impl<'a> Reader<'a, '_> {
         place: Place,
         problems: Problems<'_>,
     ) {
-        let object = identity.label(kind);
+        self.complain(identity.label(kind).as_deref(), problems);
+        match kind.and_then(|kind| identity.key(kind)) {
+            Some(key) => self.claim(key, place, None),
+            None => self.parsed.unidentified = true,
+        }
+    }
+
+    fn complain(&mut self, object: Option<&str>, problems: Problems<'_>) {
         for Problem { place, field, value, problem, remedy } in problems.found {
             let (line, column) = self.position(place);
             self.parsed.invalid.push(Invalid {
                 file: self.path.to_owned(),
                 line,
                 column,
-                object: object.clone(),
+                object: object.map(str::to_owned),
                 field,
                 value,
                 problem,
                 remedy,
             });
-        }
-        match kind.and_then(|kind| identity.key(kind)) {
-            Some(key) => self.claim(key, place, None),
-            None => self.parsed.unidentified = true,
         }
     }
 

@@ -273,7 +273,7 @@ pub(super) fn all<T>(results: impl Iterator<Item = Result<T, Refused>>) -> Resul
 }
 
 /// A key with dots of its own, such as a label's, goes into brackets.
-fn join(path: &str, key: &str) -> String {
+pub(super) fn join(path: &str, key: &str) -> String {
     let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     match (path, key.chars().all(word)) {
         ("", true) => key.to_owned(),

@@ -14,10 +14,21 @@ pub(super) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sort {
     Object(Kind),
+    /// Tells about policies, and is not enforced.
+    Background(Extra),
     /// Its items are objects; those of a typed list may leave out their kind.
     List(Option<Kind>),
     /// Another kind of Kubernetes, or a custom one.
     Ignored,
+}
+
+/// Kinds that are read for advice only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extra {
+    Service,
+    ServiceCidr,
+    /// Has a template of pods.
+    Workload,
 }
 
 /// Why a document's kind is refused.
@@ -59,6 +70,21 @@ impl Kind {
     }
 }
 
+impl Extra {
+    fn of(api_version: &str, kind: &str) -> Option<Self> {
+        Some(match (api_version, kind) {
+            ("v1", "Service") => Extra::Service,
+            ("networking.k8s.io/v1" | "networking.k8s.io/v1beta1", "ServiceCIDR") => {
+                Extra::ServiceCidr
+            }
+            ("apps/v1", "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet")
+            | ("batch/v1", "Job" | "CronJob")
+            | ("v1", "ReplicationController") => Extra::Workload,
+            _ => return None,
+        })
+    }
+}
+
 pub(super) fn sort(api_version: &str, kind: &str) -> Result<Sort, Unreadable> {
     if kind == "List" {
         return Ok(Sort::List(None));
@@ -66,6 +92,9 @@ pub(super) fn sort(api_version: &str, kind: &str) -> Result<Sort, Unreadable> {
     let (base, list) = kind.strip_suffix("List").map_or((kind, false), |base| (base, true));
     if let Some(ours) = Kind::named(base) {
         return own(ours, api_version, list);
+    }
+    if let Some(extra) = Extra::of(api_version, kind) {
+        return Ok(Sort::Background(extra));
     }
     if custom(api_version) {
         return Ok(Sort::Ignored);
@@ -126,11 +155,18 @@ mod tests {
         assert_eq!(sort("networking.k8s.io/v1", "NetworkPolicy"), Ok(Sort::Object(Kind::Policy)));
         assert_eq!(sort("v1", "List"), Ok(Sort::List(None)));
         assert_eq!(sort("v1", "NodeList"), Ok(Sort::List(Some(Kind::Node))));
+        for (version, kind, extra) in [
+            ("v1", "Service", Extra::Service),
+            ("networking.k8s.io/v1", "ServiceCIDR", Extra::ServiceCidr),
+            ("apps/v1", "Deployment", Extra::Workload),
+            ("batch/v1", "CronJob", Extra::Workload),
+        ] {
+            assert_eq!(sort(version, kind), Ok(Sort::Background(extra)), "{version} {kind}");
+        }
         for (version, kind) in [
-            ("v1", "Service"),
-            ("apps/v1", "Deployment"),
-            ("batch/v1", "Job"),
+            ("v1", "ConfigMap"),
             ("batch/v1", "JobList"),
+            ("serving.knative.dev/v1", "Service"),
             ("rbac.authorization.k8s.io/v1", "RoleList"),
             ("projectcalico.org/v3", "NetworkPolicy"),
             ("cilium.io/v2", "CiliumNetworkPolicy"),

@@ -3,8 +3,8 @@
 //! The last good version stays: an object goes away only when the files it came from can be read,
 //! are understood, and do not have it any more.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -14,7 +14,7 @@ use super::convert::{self, Claim, Parsed};
 use super::invalid::Invalid;
 use super::memory::{self, Good};
 use super::scan::{self, Scan};
-use crate::model::{Change, ObjectKey};
+use crate::model::{Background, Change, ObjectKey};
 
 const PARSER_STACK: usize = 16 << 20;
 
@@ -36,8 +36,33 @@ pub struct Batch {
     pub changes: Vec<Change>,
     /// Everything that is wrong now, in the order of files and lines.
     pub invalid: Vec<Invalid>,
-    /// Documents of kinds that the agent does not read.
+    /// Documents of kinds that the agent does not enforce.
     pub ignored: usize,
+    /// What the manifests say beyond that; without the places of fields.
+    pub background: Background,
+}
+
+/// Reads files and directories once, with the place of every field of a policy.
+pub fn read(paths: &[PathBuf]) -> Result<Batch, SourceError> {
+    let mut whole = Scan::default();
+    for path in paths {
+        let unreadable = |error| SourceError::Input { path: path.clone(), error };
+        if fs::metadata(path).map_err(unreadable)?.is_dir() {
+            fs::read_dir(path).map_err(unreadable)?;
+            let Scan { files, invalid, unknown: _, watches: _ } = scan::scan(path);
+            whole.files.extend(files);
+            whole.invalid.extend(invalid);
+        } else {
+            fs::File::open(path).map_err(unreadable)?;
+            whole.files.push(path.clone());
+        }
+    }
+    // A file that is named and lies in a named directory is read once.
+    let mut seen = BTreeSet::new();
+    whole.files.retain(|file| seen.insert(file.clone()));
+    let mut nothing =
+        Manifests { dir: PathBuf::new(), good: BTreeMap::new(), memory: None, fresh: true };
+    Ok(nothing.take(whole))
 }
 
 /// A document that names an object, and where it stands.
@@ -74,8 +99,15 @@ impl Manifests {
 
     /// Reads the directory. Nothing that is wrong with it is an error: it is in the batch.
     pub fn load(&mut self) -> Batch {
-        let Scan { files, mut invalid, mut unknown, watches: _ } = scan::scan(&self.dir);
+        let mut batch = self.take(scan::scan(&self.dir));
+        batch.background.condense();
+        batch
+    }
+
+    fn take(&mut self, scan: Scan) -> Batch {
+        let Scan { files, mut invalid, mut unknown, watches: _ } = scan;
         let mut seen: BTreeMap<ObjectKey, Seen> = BTreeMap::new();
+        let mut background = Background::default();
         let mut ignored = 0;
         for file in files {
             let parsed = match parsed(&file) {
@@ -88,6 +120,7 @@ impl Manifests {
                 }
             };
             ignored += parsed.ignored;
+            background.merge(parsed.background);
             invalid.extend(parsed.invalid);
             // Such a document may be the edit of any object of its file.
             let mut unclear = parsed.unidentified;
@@ -110,7 +143,7 @@ impl Manifests {
             tracing::warn!(file = %file.display(), %error, "cannot remember the last good versions");
         }
         invalid.sort();
-        Batch { changes, invalid, ignored }
+        Batch { changes, invalid, ignored, background }
     }
 
     /// The first document that names an object has it, also when it is refused and the object's

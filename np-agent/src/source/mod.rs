@@ -3,6 +3,7 @@
 //! ```text
 //! scan ─ files ─> documents ─ one text each ─> tree ─ nodes with places ─> convert ─┬─> Object
 //!                                              (YAML, JSON)   policy, objects       └─> Invalid
+//!                                                            └─> Background, for advice
 //! manifests: this load against the last one ─> Batch        watch: when to load again
 //! ```
 //!
@@ -10,6 +11,7 @@
 //! names file, line, column, object, field, value and remedy. Whatever cannot be understood keeps
 //! the last good version of its object in force.
 
+mod background;
 mod cidr;
 mod convert;
 mod documents;
@@ -27,10 +29,10 @@ mod objects;
 mod policy;
 mod scan;
 mod selector;
-mod services;
 mod time;
 mod tree;
 mod watch;
+mod written;
 
 use std::io;
 use std::path::PathBuf;
@@ -38,13 +40,14 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use invalid::Invalid;
-pub use manifests::{Batch, Manifests};
+pub use manifests::{Batch, Manifests, read};
 pub use memory::remembered;
-pub use services::{Service, services};
 pub use watch::run;
 
 #[derive(Debug, Error)]
 pub enum SourceError {
+    #[error("{}: {error}; name a file or a directory that this process may read", path.display())]
+    Input { path: PathBuf, error: io::Error },
     #[error("--manifests {}: {error}; name a directory that this process may read", dir.display())]
     Unreadable { dir: PathBuf, error: io::Error },
     #[error("--manifests {}: not a directory; name the directory that holds the manifests", dir.display())]

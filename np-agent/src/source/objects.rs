@@ -115,7 +115,7 @@ pub(super) fn network<'n>(at: &At<'n>, problems: &mut Problems<'n>) -> Result<Ip
     cidr::cidr(text).map_err(|error| at.refuse(problems, error.problem(), error.remedy(text)))
 }
 
-fn address<'n>(at: &At<'n>, problems: &mut Problems<'n>) -> Result<IpAddr, Refused> {
+pub(super) fn address<'n>(at: &At<'n>, problems: &mut Problems<'n>) -> Result<IpAddr, Refused> {
     let text = at.text(problems)?;
     cidr::address(text).ok_or_else(|| {
         at.refuse(problems, "not an IP address", "give one IPv4 or IPv6 address, without a length")

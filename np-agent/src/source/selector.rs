@@ -13,22 +13,34 @@ use crate::model::{Requirement, Selector};
 const OPERATORS: [&str; 4] = ["In", "NotIn", "Exists", "DoesNotExist"];
 
 pub(super) fn read<'n>(at: &At<'n>, problems: &mut Problems<'n>) -> Result<Selector, Refused> {
+    let requirements = requirements(at, problems)?;
+    Ok(requirements.into_iter().map(|(_, requirement)| requirement).collect())
+}
+
+/// The requirements as written, each with its field: a [`Selector`] keeps neither order nor
+/// repetition.
+pub(super) fn requirements<'n>(
+    at: &At<'n>,
+    problems: &mut Problems<'n>,
+) -> Result<Vec<(String, Requirement)>, Refused> {
     let selector = at.fields(problems)?;
     let known = selector.only(&["matchLabels", "matchExpressions"], problems);
     let labels = labels(&selector, problems);
-    let expressions = selector
-        .items("matchExpressions", problems)
-        .and_then(|items| all(items.iter().map(|item| expression(item, problems))));
+    let expressions = selector.items("matchExpressions", problems).and_then(|items| {
+        all(items.iter().map(|item| {
+            expression(item, problems).map(|requirement| (item.path.clone(), requirement))
+        }))
+    });
     known?;
     let mut requirements = labels?;
     requirements.extend(expressions?);
-    Ok(requirements.into_iter().collect())
+    Ok(requirements)
 }
 
 fn labels<'n>(
     selector: &Fields<'n>,
     problems: &mut Problems<'n>,
-) -> Result<Vec<Requirement>, Refused> {
+) -> Result<Vec<(String, Requirement)>, Refused> {
     let Some(fields) = selector.fields("matchLabels", problems)? else { return Ok(Vec::new()) };
     let labels = selector.texts("matchLabels", problems)?;
     all(labels.into_iter().map(|(entry, at, value)| {
@@ -38,7 +50,7 @@ fn labels<'n>(
         if !names::label_value(value) {
             return Err(at.refuse(problems, "not a valid label value", names::LABEL_VALUE));
         }
-        Ok(Requirement::equals(entry.key.as_str(), value))
+        Ok((at.path, Requirement::equals(entry.key.as_str(), value)))
     }))
 }
 

@@ -4,28 +4,20 @@
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::Path;
 
 use super::Asked;
 use crate::explain::{End, EndError, Explain, Judgement, Probe, Standing};
-use crate::model::Pod;
-use crate::source::{Service, services};
+use crate::model::{Pod, Service};
 
-/// Services are read when somebody first asks.
-pub struct Hints<'a> {
-    manifests: Option<&'a Path>,
-    services: OnceCell<Vec<Service>>,
+pub struct Hints {
+    services: Vec<Service>,
     /// Which Service has an address: asked for every probe that leaves the cluster.
     by_address: OnceCell<HashMap<IpAddr, usize>>,
 }
 
-impl<'a> Hints<'a> {
-    pub fn new(manifests: Option<&'a Path>) -> Self {
-        Self { manifests, services: OnceCell::new(), by_address: OnceCell::new() }
-    }
-
-    fn services(&self) -> &[Service] {
-        self.services.get_or_init(|| self.manifests.map_or(Vec::new(), services))
+impl Hints {
+    pub fn new(services: Vec<Service>) -> Self {
+        Self { services, by_address: OnceCell::new() }
     }
 
     /// The error, with what the name is if it is no pod's.
@@ -36,7 +28,7 @@ impl<'a> Hints<'a> {
         explain: &Explain<'_>,
     ) -> anyhow::Error {
         let named = |key: &str| {
-            self.services()
+            self.services
                 .iter()
                 .find(|service| format!("{}/{}", service.namespace, service.name) == key)
         };
@@ -54,12 +46,12 @@ impl<'a> Hints<'a> {
     pub fn service(&self, probe: &Probe<'_>, explain: &Explain<'_>) -> Option<String> {
         let End::Outside(address) = probe.to else { return None };
         let by_address = self.by_address.get_or_init(|| {
-            let numbered = self.services().iter().enumerate();
+            let numbered = self.services.iter().enumerate();
             numbered
                 .flat_map(|(number, service)| service.addresses.iter().map(move |a| (*a, number)))
                 .collect()
         });
-        let service = self.services().get(*by_address.get(&address)?)?;
+        let service = self.services.get(*by_address.get(&address)?)?;
         Some(behind(service, &address.to_string(), explain))
     }
 
@@ -110,9 +102,10 @@ impl<'a> Hints<'a> {
 }
 
 fn selects(service: &Service, pod: &Pod) -> bool {
-    !service.selector.is_empty()
-        && pod.key.namespace == service.namespace
-        && service.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
+    pod.key.namespace == service.namespace
+        && service.selector.as_ref().is_some_and(|selector| {
+            selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
+        })
 }
 
 fn behind(service: &Service, named: &str, explain: &Explain<'_>) -> String {
@@ -130,7 +123,7 @@ fn behind(service: &Service, named: &str, explain: &Explain<'_>) -> String {
         n => format!("{} and {} more", pods[..MOST].join(", "), n - MOST),
     };
     let ports: Vec<String> =
-        ports.iter().map(|(port, target)| format!("{target} for {port}")).collect();
+        ports.iter().map(|port| format!("{} for {}", port.target, port.port)).collect();
     format!(
         "{named} is Service {namespace}/{name}: policy is judged after DNAT, never on a Service's \
          address or port; give a pod behind it ({pods}) and its targetPort ({})",

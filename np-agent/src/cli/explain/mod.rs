@@ -25,9 +25,9 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn answer(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
-    let index = objects::read(args)?;
+    let (index, services) = objects::read(args)?;
     let explain = Explain::new(&index);
-    let hints = Hints::new(args.manifests.as_deref());
+    let hints = Hints::new(services);
     if let Some(file) = &args.probes {
         return probes::run(&explain, &hints, file, args.expect);
     }

@@ -4,15 +4,15 @@ use anyhow::{Context, bail};
 
 use crate::args::ExplainArgs;
 use crate::index::{Index, Touched};
-use crate::model::Change;
+use crate::model::{Change, Service};
 use crate::source::{Batch, Manifests, remembered};
 
 /// What a refused manifest costs a run of the agent is its last good version; here there is none,
 /// and a verdict without the policy would be wrong.
-pub fn read(args: &ExplainArgs) -> anyhow::Result<Index> {
-    let changes = match &args.manifests {
+pub fn read(args: &ExplainArgs) -> anyhow::Result<(Index, Vec<Service>)> {
+    let (changes, services) = match &args.manifests {
         Some(dir) => {
-            let Batch { changes, invalid, ignored: _ } = Manifests::open(dir)?.load();
+            let Batch { changes, invalid, ignored: _, background } = Manifests::open(dir)?.load();
             for problem in &invalid {
                 eprintln!("{problem}");
             }
@@ -23,11 +23,11 @@ pub fn read(args: &ExplainArgs) -> anyhow::Result<Index> {
                     dir.display()
                 );
             }
-            changes
+            (changes, background.services)
         }
         None => {
             let file = args.run_dir.join("manifests.json");
-            remembered(&file)?.into_iter().map(Change::Apply).collect()
+            (remembered(&file)?.into_iter().map(Change::Apply).collect(), Vec::new())
         }
     };
     let mut index = Index::default();
@@ -40,5 +40,5 @@ pub fn read(args: &ExplainArgs) -> anyhow::Result<Index> {
         return Err(anyhow::anyhow!("no Pod"))
             .with_context(|| format!("{}: nobody to ask about", place.display()));
     }
-    Ok(index)
+    Ok((index, services))
 }

@@ -59,7 +59,7 @@ struct Count {
 
 pub fn run(
     explain: &Explain<'_>,
-    hints: &Hints<'_>,
+    hints: &Hints,
     file: &Path,
     expect: Option<Expect>,
 ) -> anyhow::Result<ExitCode> {
@@ -89,7 +89,7 @@ pub fn run(
 
 fn answer_all(
     explain: &Explain<'_>,
-    hints: &Hints<'_>,
+    hints: &Hints,
     mut input: impl BufRead,
     mut output: impl Write,
     expect: Option<Expect>,
@@ -122,7 +122,7 @@ fn answer_all(
 /// Writes one answer, and says whether the verdict is the expected one; else why there is none.
 fn answer(
     explain: &Explain<'_>,
-    hints: &Hints<'_>,
+    hints: &Hints,
     bytes: &[u8],
     expect: Option<Expect>,
     output: impl Write,
