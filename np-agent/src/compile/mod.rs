@@ -74,14 +74,8 @@ impl Compiled {
         let anew = if other_rules { self.update_tests() } else { Anew::Nobody };
         let mut prefixes: BTreeSet<IpNet> =
             touched.addresses.iter().map(|addr| IpNet::from(*addr)).collect();
-        match &anew {
-            Anew::Nobody => {}
-            Anew::Pods(tests) => prefixes.extend(self.concerned(index, tests)),
-            Anew::Everyone => {
-                prefixes.extend(index.owners().map(|(addr, _)| IpNet::from(addr)));
-                prefixes.extend(self.tests.borders());
-                prefixes.extend(self.peers.keys());
-            }
+        if let Anew::Some(tests) = &anew {
+            prefixes.extend(self.concerned(index, tests));
         }
         let changed =
             prefixes.into_iter().filter(|prefix| self.update_peer(index, *prefix)).collect();
@@ -146,8 +140,8 @@ impl Compiled {
         self.tests.ask(rules, &mut self.atoms)
     }
 
-    /// The addresses of pods that the new tests may find to be other peers. Replicas are asked once.
-    fn concerned(&self, index: &Index, tests: &NewTests) -> Vec<IpNet> {
+    /// The prefixes that the new tests may find to be other peers. Replicas are asked once.
+    fn concerned(&self, index: &Index, tests: &NewTests) -> BTreeSet<IpNet> {
         let leaving: HashSet<*const AtomId> =
             self.sets.iter().filter(|set| tests.leave(set)).map(|set| set.as_ptr()).collect();
         let left = self.peers.iter().filter(|(_, set)| leaving.contains(&set.as_ptr()));
@@ -158,7 +152,14 @@ impl Compiled {
             *alike.entry(kind).or_insert_with(|| tests.concern(index, pod))
         });
         let found = found.map(|(addr, _)| IpNet::from(addr));
-        left.map(|(prefix, _)| *prefix).chain(found).collect()
+        let mut prefixes: BTreeSet<IpNet> = left.map(|(prefix, _)| *prefix).chain(found).collect();
+        for block in &tests.blocks {
+            let within = *block..=IpNet::from(block.broadcast());
+            prefixes.extend(index.owned(block.network(), block.broadcast()).map(IpNet::from));
+            prefixes.extend(self.tests.borders().filter(|border| within.contains(border)));
+            prefixes.extend(tests.borders.range(within));
+        }
+        prefixes
     }
 
     fn forget_unused(&mut self) {

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::selectors::Selectors;
 use super::{AllowPorts, AllowRule, Atom, AtomId, AtomSet, Atoms};
 use crate::index::Index;
-use crate::model::{ContainerPort, Pod, Protocol};
+use crate::model::{ContainerPort, IpBlock, Pod, Protocol};
 
 /// What rule sets ask of peers, laid out so that asking one peer costs what the peer has, not what
 /// the policies ask.
@@ -33,10 +33,8 @@ struct Asked {
 #[derive(Debug)]
 pub enum Anew {
     Nobody,
-    /// Pods: those that satisfied what is asked no more, and those that may satisfy what is new.
-    Pods(Box<NewTests>),
-    /// Every prefix.
-    Everyone,
+    /// Those that satisfied what is asked no more, and those that may satisfy what is new.
+    Some(Box<NewTests>),
 }
 
 #[derive(Debug)]
@@ -45,6 +43,10 @@ pub struct NewTests {
     added: Selectors,
     /// The names of ports that are asked for now or were before, and not both.
     ports: BTreeSet<(Protocol, String)>,
+    /// The same of blocks: what lies in one may be another peer.
+    pub blocks: BTreeSet<IpNet>,
+    /// Where blocks began or ended.
+    pub borders: BTreeSet<IpNet>,
 }
 
 impl NewTests {
@@ -83,22 +85,24 @@ impl Tests {
                 }
             }
         }
-        let anew = if asked == self.asked {
+        if asked == self.asked {
             return Anew::Nobody;
-        } else if asked.blocks != self.asked.blocks {
-            self.blocks = Blocks::of(&asked.blocks, atoms);
-            Anew::Everyone
-        } else {
-            let added = asked.selectors.difference(&self.asked.selectors).copied().collect();
-            Anew::Pods(Box::new(NewTests {
-                removed: self.asked.selectors.difference(&asked.selectors).copied().collect(),
-                added: Selectors::of(&added, atoms),
-                ports: asked.ports.symmetric_difference(&self.asked.ports).cloned().collect(),
-            }))
+        }
+        let added = asked.selectors.difference(&self.asked.selectors).copied().collect();
+        let blocks = asked.blocks.symmetric_difference(&self.asked.blocks);
+        let new = NewTests {
+            removed: self.asked.selectors.difference(&asked.selectors).copied().collect(),
+            added: Selectors::of(&added, atoms),
+            ports: asked.ports.symmetric_difference(&self.asked.ports).cloned().collect(),
+            blocks: blocks.filter_map(|id| Some(block(atoms, *id)?.cidr)).collect(),
+            borders: self.blocks.borders.keys().copied().collect(),
         };
+        if asked.blocks != self.asked.blocks {
+            self.blocks = Blocks::of(&asked.blocks, atoms);
+        }
         self.selectors = Selectors::of(&asked.selectors, atoms);
         self.asked = asked;
-        anew
+        Anew::Some(Box::new(new))
     }
 
     pub fn atoms(&self) -> impl Iterator<Item = AtomId> {
@@ -141,6 +145,13 @@ impl Tests {
     }
 }
 
+fn block(atoms: &Atoms, id: AtomId) -> Option<&IpBlock> {
+    match &**atoms.get(id)? {
+        Atom::Block(block) => Some(block),
+        Atom::PodsOf { .. } | Atom::Pods { .. } | Atom::Port(_) => None,
+    }
+}
+
 /// The blocks, by the prefixes they begin and end at.
 #[derive(Clone, Debug, Default)]
 struct Blocks {
@@ -159,7 +170,7 @@ impl Blocks {
     fn of(asked: &BTreeSet<AtomId>, atoms: &Atoms) -> Self {
         let mut borders: BTreeMap<IpNet, Border> = BTreeMap::new();
         for id in asked {
-            let Some(Atom::Block(block)) = atoms.get(*id).map(|atom| &**atom) else { continue };
+            let Some(block) = block(atoms, *id) else { continue };
             borders.entry(block.cidr).or_default().blocks.push(*id);
             for except in &block.except {
                 borders.entry(*except).or_default().excepted.push(*id);

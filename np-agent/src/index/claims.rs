@@ -41,6 +41,10 @@ impl Claims {
         self.by_addr.get(&addr).map(|claimants| &claimants.owner)
     }
 
+    pub fn owned(&self, first: IpAddr, last: IpAddr) -> impl Iterator<Item = IpAddr> {
+        self.by_addr.range(first..=last).map(|(addr, _)| *addr)
+    }
+
     pub fn owners(&self) -> impl Iterator<Item = (IpAddr, &Arc<Pod>)> {
         self.by_addr.iter().map(|(addr, claimants)| (*addr, &claimants.owner))
     }

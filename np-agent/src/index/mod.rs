@@ -164,6 +164,11 @@ impl Index {
         self.claims.owner(addr)
     }
 
+    /// The addresses from one to another, both included, that belong to pods.
+    pub fn owned(&self, first: IpAddr, last: IpAddr) -> impl Iterator<Item = IpAddr> {
+        self.claims.owned(first, last)
+    }
+
     /// Every address that belongs to a pod, ascending.
     pub fn owners(&self) -> impl Iterator<Item = (IpAddr, &Arc<Pod>)> {
         self.claims.owners()
