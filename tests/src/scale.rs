@@ -8,10 +8,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use np_agent::model::{
-    Change, ContainerPort, Device, DevicePeer, IfIndex, IpBlock, Namespace, NodeName, Object, Peer,
-    Phase, Pod, PodKey, PodUid, Policy, PolicyKey, PortMatch, Ports, Protocol, Requirement, Rule,
-    Selector,
+    Change, ContainerPort, Device, IpBlock, Namespace, NodeName, Object, Peer, Phase, Pod, PodKey,
+    PodUid, Policy, PolicyKey, PortMatch, Ports, Protocol, Requirement, Rule, Selector,
 };
+
+use crate::simulation::device;
 
 /// How large a cluster is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,21 +46,7 @@ impl Scale {
             .map(|i| self.pod(i, "v1"))
             .filter(|pod| pod.node == Some(NodeName(NODE.to_owned())))
             .zip(100..)
-            .map(|(pod, ifindex)| Device {
-                index: IfIndex(ifindex),
-                name: format!("veth{ifindex}"),
-                kind: Some("veth".to_owned()),
-                layer3: false,
-                loopback: false,
-                peer: Some(DevicePeer {
-                    netnsid: ifindex as i32,
-                    index: IfIndex(2),
-                    claims: pod.addresses.clone(),
-                }),
-                addresses: Vec::new(),
-                gateway: false,
-                host_routes: pod.addresses,
-            })
+            .map(|(pod, ifindex)| device(ifindex, Some(pod.addresses)))
             .collect()
     }
 

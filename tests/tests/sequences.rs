@@ -14,9 +14,7 @@ use ipnet::IpNet;
 use np_agent::bind::Settings;
 use np_agent::compile::Compiled;
 use np_agent::index::{Index, Touched};
-use np_agent::model::{
-    Change, Device, DeviceChange, DevicePeer, IfIndex, NodeName, Object, ObjectKey, Pod, PodUid,
-};
+use np_agent::model::{Change, Device, DeviceChange, NodeName, Object, ObjectKey, Pod, PodUid};
 use np_agent::plan::simulate::Simulated;
 use np_agent::plan::{Lowered, Op, Scope, Tables};
 use np_agent::reconcile::Reconciler;
@@ -26,6 +24,7 @@ use np_common::endpoint::{PolicyWord, Role};
 use np_common::rules::{ClassId, RuleKey};
 use np_tests::generate::{Case, Cases, NODES, changes};
 use np_tests::property;
+use np_tests::simulation::device;
 use proptest::prelude::*;
 use proptest::test_runner::TestError;
 
@@ -218,7 +217,7 @@ impl<'a> World<'a> {
                 self.met.borrow_mut().reused_addresses += 1;
                 continue;
             }
-            let device = veth(ifindex, routes);
+            let device = device(ifindex, Some(routes));
             self.devices.insert(uid, device.clone());
             self.reconciler.device(DeviceChange::Seen(device));
         }
@@ -346,22 +345,4 @@ fn addresses<'o>(objects: impl Iterator<Item = &'o Object>) -> Vec<IpAddr> {
     let outside = ["192.0.2.7", "10.1.0.200", "2001:db8::7"];
     let outside = outside.map(|addr| addr.parse().expect("an address"));
     of_pods.chain(outside).collect::<BTreeSet<_>>().into_iter().collect()
-}
-
-fn veth(ifindex: u32, routes: Vec<IpAddr>) -> Device {
-    Device {
-        index: IfIndex(ifindex),
-        name: format!("veth{ifindex}"),
-        kind: Some("veth".to_owned()),
-        layer3: false,
-        loopback: false,
-        peer: Some(DevicePeer {
-            netnsid: ifindex as i32,
-            index: IfIndex(2),
-            claims: routes.clone(),
-        }),
-        addresses: Vec::new(),
-        gateway: false,
-        host_routes: routes,
-    }
 }
