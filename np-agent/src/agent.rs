@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use np_common::endpoint::Role;
 use tracing::{debug, error, info, warn};
 
@@ -17,7 +17,7 @@ use crate::index::Index;
 use crate::model::{Change, DeviceChange, IfIndex, NodeName, ObjectKey};
 use crate::plan::record::{EndpointRecord, Record, SideRecord};
 use crate::plan::{Op, Tables};
-use crate::reconcile::Reconciler;
+use crate::reconcile::{Plan, Reconciler};
 use crate::source::{Batch, Invalid};
 use crate::status::{AgentState, Counter, DeviceStatus, Objects, Status};
 
@@ -137,9 +137,9 @@ impl Agent {
     /// long to try again when a write failed.
     pub fn turn(&mut self) -> (Vec<Attach>, Option<Duration>) {
         let before = self.reconciler.placements().clone();
-        let ops = self.reconciler.plan();
+        let plan = self.reconciler.plan();
         self.log_placements(&before);
-        let written = self.write_all(&ops);
+        let written = self.write_all(&plan);
         let attach = self.attachments_wanted();
         match written {
             Ok(()) => {
@@ -158,9 +158,12 @@ impl Agent {
         }
     }
 
-    fn write_all(&mut self, ops: &[Op]) -> anyhow::Result<()> {
+    fn write_all(&mut self, Plan { ops, refused }: &Plan) -> anyhow::Result<()> {
         for op in ops {
             self.write(op)?;
+        }
+        if let Some(refused) = refused {
+            bail!("{refused}");
         }
         if !ops.is_empty() {
             let generation = self.reconciler.actual().config.generation();

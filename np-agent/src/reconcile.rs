@@ -5,16 +5,17 @@
 //! what it changes. It equals what would be made from nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use np_common::config::Config;
 use np_common::endpoint::Role;
 
 use crate::bind::{self, Bindings, Placement, Settings};
-use crate::compile::Compiled;
+use crate::compile::{Atom, Compiled, Isolation};
 use crate::index::{Index, Touched};
-use crate::model::{Change, Device, DeviceChange, IfIndex, NodeName};
+use crate::model::{Change, Device, DeviceChange, IfIndex, NodeName, PolicyKey};
 use crate::plan::record::EndpointRecord;
-use crate::plan::{self, Lowered, Op, Scope, Tables};
+use crate::plan::{self, Limits, Lowered, NoRoom, Op, Scope, Tables};
 
 #[derive(Debug)]
 pub struct Reconciler {
@@ -32,6 +33,23 @@ pub struct Reconciler {
     actual: Tables,
     /// Where the two may differ.
     scope: Scope,
+    limits: Limits,
+}
+
+/// What to write now.
+#[derive(Debug)]
+pub struct Plan {
+    pub ops: Vec<Op>,
+    /// The change is too large for a map. What is in force stays: the operations only make devices
+    /// default-deny.
+    pub refused: Option<Refused>,
+}
+
+/// Why a change is not written, and whose policies ask for the most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub no_room: NoRoom,
+    pub policies: Vec<PolicyKey>,
 }
 
 impl Reconciler {
@@ -51,7 +69,14 @@ impl Reconciler {
             desired: Tables { config, ..Tables::default() },
             actual,
             scope: Scope::everything(),
+            limits: Limits::default(),
         }
+    }
+
+    /// With maps of another size.
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
     }
 
     /// Takes changes of objects in.
@@ -100,7 +125,7 @@ impl Reconciler {
     }
 
     /// Brings the desired tables up to date and plans the writes that lead there.
-    pub fn plan(&mut self) -> Vec<Op> {
+    pub fn plan(&mut self) -> Plan {
         self.placements =
             self.bindings.place(&self.devices, &self.index, &self.node, &self.settings);
         let touched = std::mem::take(&mut self.touched);
@@ -110,7 +135,44 @@ impl Reconciler {
         bind::lower(&self.placements, &self.devices, &self.bindings, &mut self.desired);
         let ids = self.bindings.ids();
         self.lowered.update(&self.compiled, &changed, &ids, &mut self.desired, &mut self.scope);
-        plan::diff(&self.actual, &self.desired, &self.scope)
+        let mut ops = plan::diff(&self.actual, &self.desired, &self.scope);
+        let refused = plan::room(&self.actual, &ops, &self.limits).err().map(|no_room| {
+            ops.retain(|op| self.denies(op));
+            Refused { no_room, policies: self.heaviest(&no_room) }
+        });
+        Plan { ops, refused }
+    }
+
+    /// Whether an operation takes a device from what nobody knows to default-deny.
+    fn denies(&self, op: &Op) -> bool {
+        match op {
+            Op::SetIface(iface) => {
+                let known = self.actual.ifaces.contains_key(&iface.ifindex());
+                !known && iface.role() != Some(Role::Pod)
+            }
+            _ => false,
+        }
+    }
+
+    /// The policies of the rule set that asks most of a map.
+    fn heaviest(&self, no_room: &NoRoom) -> Vec<PolicyKey> {
+        let blocks = |isolation: &Isolation| -> usize {
+            let peers = isolation.rule_set.rules().iter().flat_map(|rule| &rule.peers).flatten();
+            peers
+                .map(|atom| match atom {
+                    Atom::Block(block) => 1 + block.except.len(),
+                    Atom::PodsOf { .. } | Atom::Pods { .. } | Atom::Port(_) => 0,
+                })
+                .sum()
+        };
+        let rules = |isolation: &Isolation| self.lowered.size(&isolation.rule_set, &self.desired);
+        let subjects = self.compiled.subjects.values();
+        let isolations = subjects.flat_map(|subject| [&subject.ingress, &subject.egress]).flatten();
+        let heaviest = isolations.max_by_key(|isolation| match no_room.map {
+            "RULES" => rules(isolation),
+            _ => blocks(isolation),
+        });
+        heaviest.map(|isolation| isolation.policies.clone()).unwrap_or_default()
     }
 
     /// A write was made.
@@ -154,5 +216,26 @@ impl Reconciler {
 
     pub fn desired(&self) -> &Tables {
         &self.desired
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { no_room, policies } = self;
+        write!(f, "the change is not written, what was in force stays: {no_room}")?;
+        let most = match no_room.map {
+            "PEERS" => "it grows with the pods that policies of this node tell apart",
+            "CIDRS" => "write fewer or wider ipBlocks",
+            _ => "write fewer distinct lists of ports, or fewer distinct peers",
+        };
+        if !policies.is_empty() {
+            let names: Vec<String> = policies.iter().take(3).map(PolicyKey::to_string).collect();
+            let more = policies.len().saturating_sub(names.len());
+            write!(f, "; most of it is for NetworkPolicy {}", names.join(", "))?;
+            if more > 0 {
+                write!(f, " and {more} more")?;
+            }
+        }
+        write!(f, "; {most}")
     }
 }

@@ -74,7 +74,7 @@ fn settled(scale: Scale) -> Reconciler {
 }
 
 fn settle(reconciler: &mut Reconciler) -> usize {
-    let ops = reconciler.plan();
+    let ops = reconciler.plan().ops;
     for op in &ops {
         reconciler.written(op);
     }

@@ -7,6 +7,7 @@
 //!                                outside ─ from_uplink ─ to_pod ─ pod
 //! ```
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -17,10 +18,12 @@ use np_agent::plan::Tables;
 use np_agent::plan::simulate::Simulated;
 use np_agent::reconcile::Reconciler;
 use np_common::config::Config;
-use np_common::decide::{Context, decide};
-use np_common::direction::Hook;
+use np_common::decide::{Context, Maps as _, decide};
+use np_common::direction::{Direction, Hook};
+use np_common::endpoint::Role;
 use np_common::flow::Time;
 use np_common::packet;
+use np_common::rules::{ClassId, RuleKey};
 use np_common::tag::Tag;
 use np_common::verdict::{Action, Reason};
 
@@ -91,7 +94,7 @@ impl Simulation {
             reconciler.device(DeviceChange::Seen(device(ifindex, Some(addresses))));
             self.places.insert(pod.to_string(), Place::Device(node.clone(), ifindex));
         }
-        for op in reconciler.plan() {
+        for op in reconciler.plan().ops {
             reconciler.written(&op);
         }
         self.nodes.insert(node, reconciler.actual().clone());
@@ -143,6 +146,42 @@ pub fn device(ifindex: u32, pod: Option<Vec<IpAddr>>) -> Device {
         addresses: Vec::new(),
         gateway: !is_pod,
         host_routes: pod.unwrap_or_default(),
+    }
+}
+
+/// Asks tables about one side of a connection, without packets.
+#[derive(Debug)]
+pub struct Judge<'a> {
+    maps: Simulated<'a>,
+    classes: RefCell<BTreeMap<IpAddr, ClassId>>,
+}
+
+impl<'a> Judge<'a> {
+    pub fn new(tables: &'a Tables) -> Self {
+        Self { maps: Simulated::new(tables), classes: RefCell::default() }
+    }
+
+    /// Whether the pod behind a device may talk with a peer, by its policies in one direction.
+    /// Behind a device without a pod nobody may.
+    pub fn allows(
+        &self,
+        device: u32,
+        direction: Direction,
+        peer: IpAddr,
+        (protocol, port): (u8, u16),
+    ) -> bool {
+        let iface = self.maps.iface(device);
+        if iface.role() != Some(Role::Pod) {
+            return false;
+        }
+        let Some(rule_set) = self.maps.policy(iface.endpoint()).rule_set(direction) else {
+            return true;
+        };
+        let mut classes = self.classes.borrow_mut();
+        let class = *classes.entry(peer).or_insert_with(|| self.maps.class(&peer.into()));
+        [class, ClassId::NONE]
+            .iter()
+            .any(|class| self.maps.allows(&RuleKey::new(rule_set, *class, protocol, port)))
     }
 }
 

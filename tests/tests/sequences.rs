@@ -15,16 +15,13 @@ use np_agent::bind::Settings;
 use np_agent::compile::Compiled;
 use np_agent::index::{Index, Touched};
 use np_agent::model::{Change, Device, DeviceChange, NodeName, Object, ObjectKey, Pod, PodUid};
-use np_agent::plan::simulate::Simulated;
 use np_agent::plan::{Lowered, Op, Scope, Tables};
-use np_agent::reconcile::Reconciler;
-use np_common::decide::Maps;
+use np_agent::reconcile::{Plan, Reconciler};
 use np_common::direction::Direction;
-use np_common::endpoint::{PolicyWord, Role};
-use np_common::rules::{ClassId, RuleKey};
+use np_common::endpoint::PolicyWord;
 use np_tests::generate::{Case, Cases, NODES, changes};
 use np_tests::property;
-use np_tests::simulation::device;
+use np_tests::simulation::{Judge, device};
 use proptest::prelude::*;
 use proptest::test_runner::TestError;
 
@@ -229,7 +226,8 @@ impl<'a> World<'a> {
         self.met.borrow_mut().batches += 1;
         for attempt in 0.. {
             let tuples = self.tuples();
-            let ops = self.reconciler.plan();
+            let Plan { ops, refused } = self.reconciler.plan();
+            prop_assert_eq!(refused, None);
             let new = verdicts(self.reconciler.desired(), &tuples);
             let mut last = verdicts(self.reconciler.actual(), &tuples);
             self.count(&last, &new, &ops);
@@ -315,26 +313,12 @@ impl<'a> World<'a> {
     }
 }
 
-/// Whether tables allow each tuple. A device without a pod is denied everything.
 fn verdicts(tables: &Tables, tuples: &[Tuple]) -> Vec<bool> {
-    let maps = Simulated::new(tables);
-    let mut classes: BTreeMap<IpAddr, ClassId> = BTreeMap::new();
-    tuples
-        .iter()
-        .map(|(device, direction, address, (protocol, port))| {
-            let iface = maps.iface(*device);
-            if iface.role() != Some(Role::Pod) {
-                return false;
-            }
-            let Some(rule_set) = maps.policy(iface.endpoint()).rule_set(*direction) else {
-                return true;
-            };
-            let class = *classes.entry(*address).or_insert_with(|| maps.class(&(*address).into()));
-            [class, ClassId::NONE]
-                .iter()
-                .any(|class| maps.allows(&RuleKey::new(rule_set, *class, *protocol, *port)))
-        })
-        .collect()
+    let judge = Judge::new(tables);
+    let allows = |(device, direction, address, port): &Tuple| {
+        judge.allows(*device, *direction, *address, *port)
+    };
+    tuples.iter().map(allows).collect()
 }
 
 fn addresses<'o>(objects: impl Iterator<Item = &'o Object>) -> Vec<IpAddr> {

@@ -66,6 +66,12 @@ impl Lowered {
         }
     }
 
+    /// How many rules a rule set has.
+    pub fn size(&self, rule_set: &Arc<RuleSet>, tables: &Tables) -> usize {
+        let id = self.rule_sets.get(rule_set);
+        id.map_or(0, |id| tables.rules.range(RulePrefix::of_rule_set(*id)).count())
+    }
+
     fn remove_rule_sets(
         &mut self,
         in_use: &[&Arc<RuleSet>],

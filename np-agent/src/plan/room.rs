@@ -1,0 +1,158 @@
+//! Whether the maps have room for a plan, asked before its first write: no policy is half applied.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use ipnet::IpNet;
+use np_common::maps;
+
+use super::{Op, RulePrefix, Tables};
+
+/// How many entries the maps hold that grow with policies and pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub peers: usize,
+    pub cidrs: usize,
+    pub rules: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            peers: maps::PEERS.max_entries as usize,
+            cidrs: maps::CIDRS.max_entries as usize,
+            rules: maps::RULES.max_entries as usize,
+        }
+    }
+}
+
+/// A plan that a map is too small for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom {
+    pub map: &'static str,
+    /// The most entries at any time of the plan.
+    pub needed: usize,
+    pub limit: usize,
+}
+
+impl fmt::Display for NoRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { map, needed, limit } = self;
+        write!(f, "{map} holds {limit} entries and the change needs {needed}")
+    }
+}
+
+/// Says which map the operations would overfill.
+pub fn room(actual: &Tables, ops: &[Op], limits: &Limits) -> Result<(), NoRoom> {
+    let count = |is: fn(&Op) -> bool| ops.iter().filter(|op| is(op)).count();
+    // Most plans are far from any limit, and need no count of what is there.
+    let prefixes = actual.peers.len() + count(|op| matches!(op, Op::SetPeer(..)));
+    let rules = actual.rules.len() + count(|op| matches!(op, Op::SetRule(_)));
+    if prefixes <= limits.peers.min(limits.cidrs) && rules <= limits.rules {
+        return Ok(());
+    }
+    let single = |prefix: &IpNet| prefix.prefix_len() == prefix.max_prefix_len();
+    let singles = actual.peers.keys().filter(|prefix| single(prefix)).count();
+    let mut peers = Fill::new("PEERS", singles, limits.peers);
+    let mut cidrs = Fill::new("CIDRS", actual.peers.len() - singles, limits.cidrs);
+    let mut rules: Fill<RulePrefix> = Fill::new("RULES", actual.rules.len(), limits.rules);
+    for op in ops {
+        match op {
+            Op::SetPeer(prefix, _) | Op::RemovePeer(prefix) => {
+                let fill = if single(prefix) { &mut peers } else { &mut cidrs };
+                let set = matches!(op, Op::SetPeer(..));
+                fill.write(*prefix, set, actual.peers.contains_key(prefix));
+            }
+            Op::SetRule(rule) | Op::RemoveRule(rule) => {
+                let set = matches!(op, Op::SetRule(_));
+                rules.write(*rule, set, actual.rules.contains(rule));
+            }
+            Op::SetIface(_)
+            | Op::ClearIface(_)
+            | Op::SetAddrs(..)
+            | Op::SetPolicy(..)
+            | Op::ClearEndpoint(_)
+            | Op::SetLocal(..)
+            | Op::RemoveLocal(_)
+            | Op::SetConfig(_) => {}
+        }
+    }
+    peers.done()?;
+    cidrs.done()?;
+    rules.done()
+}
+
+/// How full a map is while operations run.
+struct Fill<K> {
+    map: &'static str,
+    limit: usize,
+    now: usize,
+    most: usize,
+    /// What operations have written so far, and whether it is there.
+    written: BTreeMap<K, bool>,
+}
+
+impl<K: Ord> Fill<K> {
+    fn new(map: &'static str, now: usize, limit: usize) -> Self {
+        Self { map, limit, now, most: 0, written: BTreeMap::new() }
+    }
+
+    fn write(&mut self, key: K, set: bool, at_first: bool) {
+        let before = self.written.insert(key, set).unwrap_or(at_first);
+        self.now = self.now + usize::from(set) - usize::from(before);
+        if set {
+            self.most = self.most.max(self.now);
+        }
+    }
+
+    fn done(self) -> Result<(), NoRoom> {
+        let Self { map, limit, most, .. } = self;
+        if most > limit { Err(NoRoom { map, needed: most, limit }) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use np_common::rules::{ClassId, RuleSetId};
+
+    use super::*;
+    use crate::plan::PortPrefix;
+
+    fn rule(port: u16) -> RulePrefix {
+        let ports = PortPrefix::ports(6, port, 16);
+        RulePrefix { rule_set: RuleSetId::new(1), class: ClassId::new(1), ports }
+    }
+
+    fn limits(all: usize) -> Limits {
+        Limits { peers: all, cidrs: all, rules: all }
+    }
+
+    #[test]
+    fn a_plan_counts_at_its_fullest() {
+        let mut actual = Tables::default();
+        actual.rules.extend([rule(1), rule(2)]);
+        let swap = [Op::SetRule(rule(3)), Op::RemoveRule(rule(1))];
+        let no_room = NoRoom { map: "RULES", needed: 3, limit: 2 };
+        assert_eq!(room(&actual, &swap, &limits(2)), Err(no_room));
+        assert_eq!(room(&actual, &swap, &limits(3)), Ok(()));
+        let the_other_way = [swap[1], swap[0]];
+        assert_eq!(room(&actual, &the_other_way, &limits(2)), Ok(()));
+    }
+
+    #[test]
+    fn what_is_there_already_takes_no_more_room() {
+        let mut actual = Tables::default();
+        let prefix: IpNet = "10.0.0.0/8".parse().expect("a prefix");
+        actual.peers.insert(prefix, ClassId::new(1));
+        let ops = [Op::SetPeer(prefix, ClassId::new(2)), Op::SetPeer(prefix, ClassId::new(3))];
+        assert_eq!(room(&actual, &ops, &limits(1)), Ok(()));
+    }
+
+    #[test]
+    fn full_length_prefixes_and_shorter_ones_lie_in_two_maps() {
+        let op = |text: &str| Op::SetPeer(text.parse().expect("a prefix"), ClassId::new(1));
+        let ops = [op("10.0.0.1/32"), op("10.0.0.0/8"), op("fd00::/8")];
+        let no_room = NoRoom { map: "CIDRS", needed: 2, limit: 1 };
+        assert_eq!(room(&Tables::default(), &ops, &limits(1)), Err(no_room));
+    }
+}

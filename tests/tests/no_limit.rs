@@ -1,0 +1,185 @@
+//! Policies of any size are exact, and what a map cannot hold is refused whole.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use np_agent::bind::Settings;
+use np_agent::model::{
+    Change, DeviceChange, IpBlock, NodeName, Object, ObjectKey, Peer, Phase, Pod, PodKey, PodUid,
+    Policy, PolicyKey, PortMatch, Ports, Protocol, Rule, Selector,
+};
+use np_agent::plan::{Limits, Tables};
+use np_agent::reconcile::{Plan, Reconciler};
+use np_common::direction::Direction;
+use np_tests::simulation::{Judge, device};
+
+const NODE: &str = "node-1";
+const DEVICE: u32 = 100;
+const TCP: u8 = 6;
+
+fn pod(name: &str, address: Ipv4Addr) -> Object {
+    Object::Pod(Pod {
+        key: PodKey::new("default", name),
+        uid: PodUid(format!("uid-{name}")),
+        node: Some(NodeName(NODE.to_owned())),
+        labels: BTreeMap::new().into(),
+        addresses: vec![address.into()],
+        named_ports: Vec::new().into(),
+        host_network: false,
+        phase: Phase::Active,
+        terminating: false,
+        created: 0,
+    })
+}
+
+/// One pod behind one device, and no policy yet.
+fn node(limits: Limits) -> Reconciler {
+    let node = NodeName(NODE.to_owned());
+    let mut reconciler =
+        Reconciler::new(node, Settings::default(), false, Tables::default()).with_limits(limits);
+    let address = Ipv4Addr::new(100, 68, 1, 10);
+    reconciler.objects([Change::Apply(pod("subject", address))]);
+    reconciler.device(DeviceChange::Seen(device(DEVICE, Some(vec![address.into()]))));
+    reconciler
+}
+
+fn write(reconciler: &mut Reconciler) -> Plan {
+    let plan = reconciler.plan();
+    for op in &plan.ops {
+        reconciler.written(op);
+    }
+    match plan.refused {
+        None => reconciler.finished(),
+        Some(_) => reconciler.broken_off(),
+    }
+    plan
+}
+
+fn apply(reconciler: &mut Reconciler, policies: impl IntoIterator<Item = Policy>) -> Plan {
+    reconciler.objects(policies.into_iter().map(|policy| Change::Apply(Object::Policy(policy))));
+    write(reconciler)
+}
+
+fn egress(name: &str, rules: Vec<Rule>) -> Policy {
+    Policy {
+        key: PolicyKey::new("default", name),
+        subjects: Selector::everything(),
+        ingress: None,
+        egress: Some(rules),
+    }
+}
+
+fn block(cidr: String, except: Vec<String>) -> Peer {
+    let prefix = |text: &String| text.parse().expect("a prefix");
+    Peer::IpBlock(IpBlock { cidr: prefix(&cidr), except: except.iter().map(prefix).collect() })
+}
+
+fn port(number: u16) -> PortMatch {
+    PortMatch { protocol: Protocol::Tcp, ports: Ports::Range(number, number) }
+}
+
+fn address(a: u8, b: usize, c: usize, d: u8) -> IpAddr {
+    Ipv4Addr::new(a, b as u8, c as u8, d).into()
+}
+
+#[test]
+fn a_thousand_ports_on_one_block_are_these_thousand() {
+    let mut reconciler = node(Limits::default());
+    let ports = (0..1000).map(|i| port(2 * i + 1)).collect();
+    let peers = vec![block("203.0.113.0/24".to_owned(), Vec::new())];
+    apply(
+        &mut reconciler,
+        [egress("ports", vec![Rule { peers: Some(peers), ports: Some(ports) }])],
+    );
+    let judge = Judge::new(reconciler.actual());
+    for port in 0..2100 {
+        let allowed = port % 2 == 1 && port < 2000;
+        let verdict = |peer| judge.allows(DEVICE, Direction::Egress, peer, (TCP, port));
+        assert_eq!(verdict(address(203, 0, 113, 9)), allowed, "port {port}");
+        assert!(!verdict(address(203, 0, 114, 9)), "port {port}");
+    }
+}
+
+#[test]
+fn a_thousand_policies_on_one_pod_add_up() {
+    let mut reconciler = node(Limits::default());
+    let policies = (0..1000).map(|i| {
+        let peers = vec![block(format!("10.{}.{}.0/24", i / 250, i % 250), Vec::new())];
+        let rule = Rule { peers: Some(peers), ports: Some(vec![port(1000 + i as u16)]) };
+        egress(&format!("policy-{i}"), vec![rule])
+    });
+    apply(&mut reconciler, policies);
+    let judge = Judge::new(reconciler.actual());
+    for i in 0..1000_usize {
+        for (port, allowed) in [(1000 + i, true), (999 + i, false), (1001 + i, false)] {
+            let peer = address(10, i / 250, i % 250, 77);
+            let verdict = judge.allows(DEVICE, Direction::Egress, peer, (TCP, port as u16));
+            assert_eq!(verdict, allowed, "policy {i}, port {port}");
+        }
+    }
+}
+
+#[test]
+fn five_thousand_blocks_with_excepts_in_one_policy_are_exact() {
+    let mut reconciler = node(Limits::default());
+    let blocks = (0..5000).map(|i| {
+        let net = format!("{}.{}", 10 + i / 250, i % 250);
+        block(format!("{net}.0.0/16"), vec![format!("{net}.7.0/24"), format!("{net}.8.128/25")])
+    });
+    let rule = Rule { peers: Some(blocks.collect()), ports: None };
+    apply(&mut reconciler, [egress("blocks", vec![rule])]);
+    let judge = Judge::new(reconciler.actual());
+    for i in 0..5000_usize {
+        let (a, b) = (10 + (i / 250) as u8, i % 250);
+        for (c, d, allowed) in [
+            (0, 0, true),
+            (6, 255, true),
+            (7, 0, false),
+            (8, 127, true),
+            (8, 128, false),
+            (9, 0, true),
+        ] {
+            let verdict = judge.allows(DEVICE, Direction::Egress, address(a, b, c, d), (TCP, 80));
+            assert_eq!(verdict, allowed, "{a}.{b}.{c}.{d}");
+        }
+    }
+    assert!(!judge.allows(DEVICE, Direction::Egress, address(10, 250, 0, 1), (TCP, 80)));
+}
+
+/// Nothing of it is written, not even for others; who asks for the most is told; and when it is
+/// gone, what waited is written.
+#[test]
+fn a_change_that_a_map_has_no_room_for_is_refused_whole() {
+    let limits = Limits { rules: 500, ..Limits::default() };
+    let mut reconciler = node(limits);
+    let one = vec![block("203.0.113.0/24".to_owned(), Vec::new())];
+    let small = Rule { peers: Some(one.clone()), ports: Some(vec![port(443)]) };
+    apply(&mut reconciler, [egress("small", vec![small])]);
+    let in_force = reconciler.actual().clone();
+
+    let ports = (0..1000).map(|i| port(2 * i + 1)).collect();
+    let huge = egress("huge", vec![Rule { peers: Some(one), ports: Some(ports) }]);
+    let key = huge.key.clone();
+    let refused = apply(&mut reconciler, [huge]).refused.expect("it does not fit");
+    assert_eq!((refused.no_room.map, refused.no_room.limit), ("RULES", 500));
+    assert!(refused.no_room.needed > 1000, "{refused}");
+    assert!(refused.policies.contains(&key), "{refused}");
+    assert!(refused.to_string().contains("default/huge"), "{refused}");
+    assert_eq!(reconciler.actual(), &in_force);
+
+    // A pod that comes meanwhile waits, and nothing passes it.
+    let late = Ipv4Addr::new(100, 68, 1, 11);
+    reconciler.objects([Change::Apply(pod("late", late))]);
+    reconciler.device(DeviceChange::Seen(device(DEVICE + 1, Some(vec![late.into()]))));
+    assert!(write(&mut reconciler).refused.is_some());
+    let peer = address(203, 0, 113, 9);
+    let allowed = |reconciler: &Reconciler, device, port| {
+        Judge::new(reconciler.actual()).allows(device, Direction::Egress, peer, (TCP, port))
+    };
+    assert!(allowed(&reconciler, DEVICE, 443) && !allowed(&reconciler, DEVICE, 441));
+    assert!(!allowed(&reconciler, DEVICE + 1, 443));
+
+    reconciler.objects([Change::Delete(ObjectKey::Policy(key))]);
+    assert_eq!(write(&mut reconciler).refused, None);
+    assert!(allowed(&reconciler, DEVICE + 1, 443) && !allowed(&reconciler, DEVICE + 1, 441));
+}
