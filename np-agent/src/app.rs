@@ -49,7 +49,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let admin = Admin::open(&run_dir)?;
     let manifests =
         source::Manifests::open(&manifests)?.remember_in(run_dir.join("manifests.json"));
-    let opened = dataplane::open(&dataplane::Options { pin_dir })?;
+    let opened = dataplane::open(&dataplane::Options { pin_dir, mechanism: None })?;
     let dataplane::Opened { maps, attacher, tables, record, links } = opened;
     let mut monitor = Monitor::open()?;
 

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use aya::maps::MapInfo;
 use np_agent::dataplane::{
-    self, AttachError, CleanupReport, DataplaneError, Opened, Options, Pinned, Side, TcSide,
+    self, AttachError, CleanupReport, DataplaneError, Mechanism, Opened, Options, Pinned, Side,
+    TcSide,
 };
 use np_agent::model::IfIndex;
 use np_agent::plan::{Op, PortPrefix, RulePrefix, Tables};
@@ -35,14 +36,15 @@ const CLOSED: u16 = 6000;
 /// links, and puts its own programs into the same links.
 #[test]
 fn enforcement_outlives_the_agent_and_is_adopted() {
-    sandbox(|pin_dir| {
-        let rig = Rig::new(pin_dir)?;
+    by_each_mechanism(|pin_dir, mechanism| {
+        let rig = Rig::new(pin_dir, mechanism)?;
         let mut first = rig.open()?;
         ensure!(first.tables == Tables::default() && first.links.is_empty());
         let tables = rig.enforce(&mut first)?;
         first.maps.store_record(b"who is who")?;
         rig.expect_policy()?;
-        let links = rig.link_ids()?;
+        let programs = rig.program_ids(&first)?;
+        let links = rig.pins()?;
         drop(first);
 
         rig.expect_policy().context("while no agent runs")?;
@@ -60,11 +62,12 @@ fn enforcement_outlives_the_agent_and_is_adopted() {
         ensure!(second.record.as_deref() == Some(&b"who is who"[..]));
         ensure!(second.links == pinned.links()? && second.links.len() == 4);
         ensure!(second.links.iter().all(|link| !link.severed), "{:?}", second.links);
-        ensure!(rig.link_ids()? == links, "opening alone changes nothing that is attached");
+        ensure!(rig.program_ids(&second)? == programs, "opening alone changes nothing attached");
         rig.attach(&mut second)?;
-        for (old, new) in links.iter().zip(rig.link_ids()?) {
-            ensure!(old.0 == new.0 && old.1 != new.1, "{old:?} became {new:?}");
+        for (old, new) in programs.iter().zip(rig.program_ids(&second)?) {
+            ensure!(*old != new, "{old} is still attached");
         }
+        ensure!(rig.pins()? == links, "the links are the same");
         rig.expect_policy().context("under the adopting agent")?;
 
         second.maps.apply(&Op::SetPolicy(rig.b.id, PolicyWord::OPEN))?;
@@ -76,8 +79,8 @@ fn enforcement_outlives_the_agent_and_is_adopted() {
 /// One link update replaces a program: at every moment the old or the new one judges.
 #[test]
 fn a_swap_under_traffic_lets_nothing_through_and_loses_nothing() {
-    sandbox(|pin_dir| {
-        let rig = Rig::new(pin_dir)?;
+    by_each_mechanism(|pin_dir, mechanism| {
+        let rig = Rig::new(pin_dir, mechanism)?;
         let mut one = rig.open()?;
         rig.enforce(&mut one)?;
         let mut other = rig.open()?;
@@ -127,15 +130,14 @@ fn a_swap_under_traffic_lets_nothing_through_and_loses_nothing() {
 
 /// A role change goes the same way: the pod's pair gives way to the uplink's in the same link.
 #[test]
-fn a_change_of_role_keeps_the_link() {
-    sandbox(|pin_dir| {
-        let rig = Rig::new(pin_dir)?;
+fn a_change_of_role_replaces_the_programs_in_place() {
+    by_each_mechanism(|pin_dir, mechanism| {
+        let rig = Rig::new(pin_dir, mechanism)?;
         let mut opened = rig.open()?;
         rig.enforce(&mut opened)?;
-        let before = rig.link_ids()?;
+        let before = rig.pins()?;
         opened.attacher.attach(rig.b.ifindex, Side::Uplink)?;
-        let after = rig.link_ids()?;
-        ensure!(before.iter().map(|ids| ids.0).eq(after.iter().map(|ids| ids.0)));
+        ensure!(rig.pins()? == before);
         let to_uplink = bpf::program_id(&opened.attacher.program(Hook::ToUplink))?;
         let chains = opened.attacher.order(rig.b.ifindex)?;
         ensure!(chains[1].programs == [to_uplink], "{chains:?}");
@@ -145,8 +147,8 @@ fn a_change_of_role_keeps_the_link() {
 
 #[test]
 fn a_gone_device_severs_its_links_and_only_those_are_reaped() {
-    sandbox(|pin_dir| {
-        let rig = Rig::new(pin_dir)?;
+    by_links(|pin_dir| {
+        let rig = Rig::new(pin_dir, Mechanism::Tcx)?;
         let mut opened = rig.open()?;
         rig.enforce(&mut opened)?;
         opened.attacher.reap(rig.a.ifindex)?;
@@ -178,8 +180,8 @@ fn a_gone_device_severs_its_links_and_only_those_are_reaped() {
 
 #[test]
 fn programs_of_others_run_behind_ours_and_are_seen_in_front() {
-    sandbox(|pin_dir| {
-        let rig = Rig::new(pin_dir)?;
+    by_links(|pin_dir| {
+        let rig = Rig::new(pin_dir, Mechanism::Tcx)?;
         let mut opened = rig.open()?;
         rig.enforce(&mut opened)?;
         let device = rig.b.ifindex.0;
@@ -211,16 +213,53 @@ fn programs_of_others_run_behind_ours_and_are_seen_in_front() {
     });
 }
 
+/// Filters run by priority, and of one priority the newest first.
+#[test]
+fn filters_of_others_run_behind_ours_and_are_seen_in_front() {
+    sandbox(|pin_dir| {
+        let rig = Rig::new(pin_dir, Mechanism::Clsact)?;
+        command("tc qdisc add dev b-host clsact")?;
+        let (drops, accepts) =
+            (bpf::load("drops", &bpf::returns(2))?, bpf::load("accepts", &bpf::returns(0))?);
+        let pin = |name| pin_dir.with_file_name(name);
+        bpf::pin(&drops, &pin("drops"))?;
+        bpf::pin(&accepts, &pin("accepts"))?;
+        let add = |priority, name| {
+            let object = pin(name);
+            let filter = format!("bpf da object-pinned {}", object.display());
+            command(&format!("tc filter add dev b-host egress prio {priority} {filter}"))
+        };
+        add(1, "accepts")?;
+        let mut opened = rig.open()?;
+        rig.enforce(&mut opened)?;
+        rig.expect_policy().context("ours is newer, hence first")?;
+        add(2, "drops")?;
+        rig.expect_policy().context("the other one's OK ends the chain")?;
+        command("tc filter delete dev b-host egress prio 1 handle 0x1 bpf")?;
+        ensure!(!rig.reaches(OPEN)?, "what we pass goes on to the next filter");
+        command("tc filter delete dev b-host egress prio 2")?;
+        rig.expect_policy()?;
+
+        add(1, "accepts")?;
+        let chains = opened.attacher.order(rig.b.ifindex)?;
+        ensure!(chains[0].side == TcSide::Ingress && chains[0].before_ours().is_empty());
+        ensure!(chains[1].before_ours() == [bpf::program_id(&accepts)?], "{chains:?}");
+        dataplane::cleanup(pin_dir)?;
+        let left = command("tc filter show dev b-host egress")?;
+        ensure!(left.contains("accepts") && !left.contains("np-agent"), "{left}");
+        Ok(())
+    });
+}
+
 #[test]
 fn cleanup_leaves_no_program_map_link_or_pin() {
-    sandbox(|pin_dir| {
-        let rig = Rig::new(pin_dir)?;
+    by_each_mechanism(|pin_dir, mechanism| {
+        let rig = Rig::new(pin_dir, mechanism)?;
         let mut opened = rig.open()?;
         rig.enforce(&mut opened)?;
         let mut objects = Vec::new();
-        for (link, program) in rig.link_ids()? {
-            objects.extend([ObjectId::Link(link), ObjectId::Program(program)]);
-        }
+        objects.extend(rig.program_ids(&opened)?.into_iter().map(ObjectId::Program));
+        objects.extend(rig.pins()?.into_iter().map(ObjectId::Link));
         for spec in &maps::ALL {
             let info = MapInfo::from_pin(pin_dir.join("v1/maps").join(spec.name))?;
             objects.push(ObjectId::Map(info.id()));
@@ -253,7 +292,7 @@ fn cleanup_leaves_no_program_map_link_or_pin() {
 #[test]
 fn a_pinned_map_of_another_shape_is_refused_by_name() {
     sandbox(|pin_dir| {
-        let options = Options { pin_dir: pin_dir.to_owned() };
+        let options = Options { pin_dir: pin_dir.to_owned(), mechanism: None };
         drop(dataplane::open(&options)?);
         let pin = pin_dir.join("v1/maps/RULES");
         std::fs::remove_file(&pin)?;
@@ -276,7 +315,7 @@ fn a_pin_directory_off_a_bpffs_is_refused_and_not_made() {
     sandbox(|_| {
         let directory = tempfile::tempdir()?;
         let pin_dir = directory.path().join("pins/np-agent");
-        let options = Options { pin_dir: pin_dir.clone() };
+        let options = Options { pin_dir: pin_dir.clone(), mechanism: None };
         let error = dataplane::open(&options).expect_err("no bpffs");
         ensure!(matches!(&error, DataplaneError::NotBpffs { path } if *path == pin_dir), "{error}");
         ensure!(error.to_string().contains("mount -t bpf bpf /sys/fs/bpf"), "{error}");
@@ -288,16 +327,16 @@ fn a_pin_directory_off_a_bpffs_is_refused_and_not_made() {
 /// Indices are counted per network namespace, and pins are named by them.
 #[test]
 fn links_of_another_namespace_are_not_taken_for_ours() {
-    sandbox(|pin_dir| {
+    by_links(|pin_dir| {
         let add = "link add name x index 77 type veth peer name y";
         ip(add)?;
-        let options = Options { pin_dir: pin_dir.to_owned() };
+        let options = Options { pin_dir: pin_dir.to_owned(), mechanism: None };
         let mut here = dataplane::open(&options)?;
         here.attacher.attach(IfIndex(77), Side::Pod)?;
         let (elsewhere, pin_dir) = (Netns::new()?, pin_dir.to_owned());
         elsewhere.run(move || {
             ip(add)?;
-            let mut there = dataplane::open(&Options { pin_dir })?;
+            let mut there = dataplane::open(&Options { pin_dir, mechanism: None })?;
             let error = there.attacher.attach(IfIndex(77), Side::Pod).expect_err("not ours");
             ensure!(matches!(error, AttachError::Elsewhere { .. }), "{error}");
             ensure!(there.attacher.order(IfIndex(77))?[0].ours.is_none());
@@ -312,8 +351,8 @@ fn links_of_another_namespace_are_not_taken_for_ours() {
 /// run refuses such frames, a wire does not.
 #[test]
 fn a_frame_too_short_to_read_is_dropped() {
-    sandbox(|pin_dir| {
-        let rig = Rig::new(pin_dir)?;
+    by_each_mechanism(|pin_dir, mechanism| {
+        let rig = Rig::new(pin_dir, mechanism)?;
         let mut opened = rig.open()?;
         rig.enforce(&mut opened)?;
         let short = |ethertype, lengths: std::ops::Range<usize>| {
@@ -333,7 +372,8 @@ fn a_frame_too_short_to_read_is_dropped() {
 #[test]
 fn a_full_map_says_so_and_keeps_what_it_holds() {
     sandbox(|pin_dir| {
-        let mut opened = dataplane::open(&Options { pin_dir: pin_dir.to_owned() })?;
+        let mut opened =
+            dataplane::open(&Options { pin_dir: pin_dir.to_owned(), mechanism: None })?;
         let address = |n: u32| std::net::Ipv4Addr::from(0x0a00_0000 + n);
         let local = |n| Op::SetLocal(Addr::from_v4(address(n).octets()), EndpointId::new(1));
         // A /31 each: shorter than an address, so it lies in the trie.
@@ -365,7 +405,8 @@ fn a_full_map_says_so_and_keeps_what_it_holds() {
 #[test]
 fn a_reader_finds_one_record_or_the_next_and_nothing_between() {
     sandbox(|pin_dir| {
-        let mut opened = dataplane::open(&Options { pin_dir: pin_dir.to_owned() })?;
+        let mut opened =
+            dataplane::open(&Options { pin_dir: pin_dir.to_owned(), mechanism: None })?;
         let room = (maps::RECORD_CHUNKS - 1) / 2 * maps::RECORD_CHUNK;
         opened.maps.store_record(&vec![0; room])?;
         let error = opened.maps.store_record(&vec![1; room + 1]).expect_err("too large");
@@ -398,6 +439,7 @@ fn a_reader_finds_one_record_or_the_next_and_nothing_between() {
 
 /// Two pods behind one node, which routes between them.
 struct Rig {
+    mechanism: Mechanism,
     pin_dir: PathBuf,
     a: Pod,
     b: Pod,
@@ -412,16 +454,44 @@ struct Pod {
     closed: UdpSocket,
 }
 
+/// A test of what holds however programs get to devices: once for each way this kernel has.
+fn by_each_mechanism(test: fn(&Path, Mechanism) -> anyhow::Result<()>) {
+    for mechanism in mechanisms() {
+        println!("by {}", mechanism.name());
+        sandbox(move |pin_dir| test(pin_dir, mechanism));
+    }
+}
+
+/// A test of links. A kernel without them has nothing to test, and must be one from before 6.6.
+fn by_links(test: fn(&Path) -> anyhow::Result<()>) {
+    if mechanisms().contains(&Mechanism::Tcx) {
+        return sandbox(test);
+    }
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    let mut numbers = release.split('.').map_while(|number| number.parse::<u32>().ok());
+    assert!((numbers.next(), numbers.next()) < (Some(6), Some(6)), "{release} lacks TCX");
+    println!("Linux {} has no TCX: nothing to test", release.trim());
+}
+
+fn mechanisms() -> Vec<Mechanism> {
+    match Mechanism::of_kernel().expect("the kernel can be asked") {
+        Mechanism::Tcx => vec![Mechanism::Tcx, Mechanism::Clsact],
+        Mechanism::Clsact => vec![Mechanism::Clsact],
+    }
+}
+
 impl Rig {
-    fn new(pin_dir: &Path) -> anyhow::Result<Self> {
+    fn new(pin_dir: &Path, mechanism: Mechanism) -> anyhow::Result<Self> {
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
-        let rig = Self { pin_dir: pin_dir.to_owned(), a: Pod::new("a", 1)?, b: Pod::new("b", 2)? };
+        let (a, b) = (Pod::new("a", 1)?, Pod::new("b", 2)?);
+        let rig = Self { mechanism, pin_dir: pin_dir.to_owned(), a, b };
         ensure!(rig.reaches(OPEN)? && rig.reaches(CLOSED)?, "the network works without policy");
         Ok(rig)
     }
 
     fn open(&self) -> anyhow::Result<Opened> {
-        Ok(dataplane::open(&Options { pin_dir: self.pin_dir.clone() })?)
+        let mechanism = Some(self.mechanism);
+        Ok(dataplane::open(&Options { pin_dir: self.pin_dir.clone(), mechanism })?)
     }
 
     /// Pod b is isolated for ingress but for UDP port OPEN. Returns what the maps then hold.
@@ -470,14 +540,29 @@ impl Rig {
         Ok(())
     }
 
-    /// Link and program ids of every pin, in order.
-    fn link_ids(&self) -> anyhow::Result<Vec<(u32, u32)>> {
+    /// The ids of the pinned links, in order; filters have none.
+    fn pins(&self) -> anyhow::Result<Vec<u32>> {
         let mut ids = Vec::new();
+        if self.mechanism == Mechanism::Clsact {
+            return Ok(ids);
+        }
         for pod in [&self.a, &self.b] {
             for side in ["ingress", "egress"] {
                 let name = format!("{}-{side}", pod.ifindex.0);
                 let link = bpf::open_pin(&self.pin_dir.join("v1/links").join(name))?;
-                ids.push(bpf::link_ids(&link)?);
+                ids.push(bpf::link_ids(&link)?.0);
+            }
+        }
+        Ok(ids)
+    }
+
+    /// The ids of our programs at the pods' devices, in order.
+    fn program_ids(&self, opened: &Opened) -> anyhow::Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        for pod in [&self.a, &self.b] {
+            for chain in opened.attacher.order(pod.ifindex)? {
+                let ours = chain.ours.with_context(|| format!("{chain:?}"))?;
+                ids.push(chain.programs[ours]);
             }
         }
         Ok(ids)

@@ -31,7 +31,7 @@ fn each_measured_packet_comes_to_the_reason_it_stands_for() {
             ip(&format!("link add name {pair} index {}", ifindex + 1000))?;
         }
         let Opened { mut maps, attacher, .. } =
-            dataplane::open(&Options { pin_dir: pin_dir.to_owned() })?;
+            dataplane::open(&Options { pin_dir: pin_dir.to_owned(), mechanism: None })?;
         for op in policy() {
             maps.apply(&op)?;
         }

@@ -168,7 +168,7 @@ struct Kernel {
 
 impl Kernel {
     fn new(pin_dir: &Path) -> anyhow::Result<Self> {
-        let opened = dataplane::open(&Options { pin_dir: pin_dir.to_owned() })?;
+        let opened = dataplane::open(&Options { pin_dir: pin_dir.to_owned(), mechanism: None })?;
         let Opened { maps, attacher, tables, .. } = opened;
         ensure!(tables == Tables::default(), "a fresh pin directory is empty");
         let programs = Hook::ALL.map(|hook| attacher.program(hook));

@@ -10,7 +10,7 @@ use np_tests::sandbox::{ifindex, ip, sandbox};
 #[test]
 fn every_program_is_accepted_with_room_to_spare() {
     sandbox(|pin_dir| {
-        let opened = dataplane::open(&Options { pin_dir: pin_dir.to_owned() })?;
+        let opened = dataplane::open(&Options { pin_dir: pin_dir.to_owned(), mechanism: None })?;
         println!("program      instructions  machine code  verified  stack");
         for hook in Hook::ALL {
             let size = program_size(&opened.attacher.program(hook))?;
@@ -33,7 +33,7 @@ fn three_capabilities_suffice_to_load_and_attach() {
         ip("link add veth0 type veth peer name veth1")?;
         let device = ifindex("veth0")?;
         keep_capabilities(&[CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON])?;
-        let options = Options { pin_dir: pin_dir.to_owned() };
+        let options = Options { pin_dir: pin_dir.to_owned(), mechanism: None };
         for side in [Side::Pod, Side::Uplink] {
             let mut opened = dataplane::open(&options)?;
             opened.attacher.attach(device, side)?;
@@ -56,7 +56,7 @@ fn each_missing_capability_is_named() {
             let kept: Vec<_> =
                 all.into_iter().map(|(cap, _)| cap).filter(|c| *c != missing).collect();
             keep_capabilities(&kept)?;
-            let error = dataplane::open(&Options { pin_dir: pin_dir.to_owned() })
+            let error = dataplane::open(&Options { pin_dir: pin_dir.to_owned(), mechanism: None })
                 .expect_err("the capability is missing");
             assert!(matches!(error, DataplaneError::Capabilities(_)), "{error}");
             let expected = format!("missing capabilities: CAP_{name}; grant them or run as root");

@@ -12,6 +12,7 @@ mod shell;
 mod soak;
 mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -36,6 +37,7 @@ enum Verb {
     Build(build::Args),
     Demo(demo::Args),
     Test(test::Args),
+    Vm(vm::Args),
     Bench(bench::Args),
     Lint(lint::Args),
     Layers(layers::Args),
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Verb::Build(args) => build::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Vm(args) => vm::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Lint(args) => lint::run(&args),
         Verb::Layers(args) => layers::run(&args),

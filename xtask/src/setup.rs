@@ -27,6 +27,8 @@ pub enum Needs {
     Build,
     /// That, the programs of the topologies, and bpffs.
     Run,
+    /// That, an emulator, and what builds its disk in memory.
+    Machines,
 }
 
 /// (program looked for, Debian package, why)
@@ -39,6 +41,18 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
         "loads Service rules as kube-proxy's iptables mode writes them",
     ),
     ("ip6tables-restore", "iptables", "the same for IPv6"),
+];
+
+/// The same for virtual machines.
+const MACHINE_PROGRAMS: &[(&str, &str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86", "runs other kernels"),
+    ("depmod", "kmod", "makes the index of their modules"),
+    ("cpio", "cpio", "packs what they boot into"),
+    ("curl", "curl", "fetches them"),
+    ("xz", "xz-utils", "unpacks Debian's list of packages"),
+    ("ipset", "ipset", "holds the sets of policies written as iptables rules"),
+    ("ipvsadm", "ipvsadm", "writes Services as kube-proxy's ipvs mode does"),
+    ("wg", "wireguard-tools", "sets up WireGuard between nodes"),
 ];
 
 const RUST_PACKAGES: &[(&str, &str)] = &[
@@ -64,19 +78,21 @@ pub fn run(Args {}: &Args) -> Result<()> {
 /// If something is missing and cannot be installed here; the message says what to do.
 pub fn ensure(needs: Needs) -> Result<Toolchain> {
     let mut apt = Apt::default();
-    if needs == Needs::Run {
-        programs(&mut apt)?;
+    match needs {
+        Needs::Build => {}
+        Needs::Run => programs(&mut apt, PROGRAMS)?,
+        Needs::Machines => programs(&mut apt, &[PROGRAMS, MACHINE_PROGRAMS].concat())?,
     }
     let toolchain = ebpf_toolchain(&mut apt)?;
-    if needs == Needs::Run {
+    if needs != Needs::Build {
         bpffs()?;
     }
     Ok(toolchain)
 }
 
-fn programs(apt: &mut Apt) -> Result<()> {
+fn programs(apt: &mut Apt, wanted: &[(&'static str, &'static str, &'static str)]) -> Result<()> {
     let mut missing: Vec<(&str, &str)> = Vec::new();
-    for &(program, package, why) in PROGRAMS {
+    for &(program, package, why) in wanted {
         if find_program(program).is_none() && !missing.iter().any(|(have, _)| *have == package) {
             missing.push((package, why));
         }

@@ -1,5 +1,6 @@
 //! Runs the tests in tiers and sums them up. A tier is told by the name of the test file: `prog_*`
-//! and `verifier` load programs into the kernel, `netns_*` send real traffic, all else needs no root.
+//! and `verifier` load programs into the kernel, `netns_*` send real traffic, `vm_*` need what only
+//! other kernels have, all else needs no root.
 
 use std::fmt;
 use std::io::{BufRead as _, BufReader, IsTerminal as _, PipeReader, pipe, stdout};
@@ -44,21 +45,25 @@ enum Longer {
 
 /// From the least powerful to the most; a test belongs in the first that can show its point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Tier {
+pub enum Tier {
     /// Pure logic, properties against the oracle; no root
     Unit,
     /// The programs in the kernel, run on packets by BPF_PROG_TEST_RUN
     Prog,
     /// Real agents and real traffic between network namespaces
     Netns,
+    /// What needs a kernel with modules this machine may lack; run by `cargo xtask vm`
+    Vm,
 }
 
 impl Tier {
-    const ALL: [Tier; 3] = [Tier::Unit, Tier::Prog, Tier::Netns];
+    const HERE: [Tier; 3] = [Tier::Unit, Tier::Prog, Tier::Netns];
 
-    fn of(target: &str) -> Self {
+    pub fn of(target: &str) -> Self {
         if target.starts_with("netns_") {
             Tier::Netns
+        } else if target.starts_with("vm_") {
+            Tier::Vm
         } else if target.starts_with("prog_") || target == "verifier" {
             Tier::Prog
         } else {
@@ -73,6 +78,7 @@ impl fmt::Display for Tier {
             Tier::Unit => "unit",
             Tier::Prog => "prog",
             Tier::Netns => "netns",
+            Tier::Vm => "vm",
         })
     }
 }
@@ -81,8 +87,11 @@ pub fn run(Args { longer, filter, tiers }: &Args) -> Result<()> {
     if let Some(Longer::Soak(args)) = longer {
         return soak::run(args);
     }
+    if tiers.contains(&Tier::Vm) {
+        bail!("the tests of the tier vm run in virtual machines: `cargo xtask vm --tier vm`");
+    }
     let tiers: Vec<Tier> =
-        Tier::ALL.into_iter().filter(|tier| tiers.is_empty() || tiers.contains(tier)).collect();
+        Tier::HERE.into_iter().filter(|tier| tiers.is_empty() || tiers.contains(tier)).collect();
     if tiers.iter().any(|tier| *tier != Tier::Unit) {
         if !shell::is_root() {
             bail!(
@@ -94,10 +103,7 @@ pub fn run(Args { longer, filter, tiers }: &Args) -> Result<()> {
         build_ebpf::build(&build_ebpf::Args::default(), &toolchain)?;
     }
     let workspace = Workspace::read(false)?;
-    // The same packages in every cargo command, hence the same features: all is built once, here.
-    step("building the tests and the agent", || {
-        shell::run(cargo("build").args(["--lib", "--bins", "--tests"]))
-    })?;
+    build()?;
     let agent = workspace.target_dir.join("debug/np-agent");
     let mut rows = Vec::new();
     for tier in tiers {
@@ -118,6 +124,14 @@ pub fn run(Args { longer, filter, tiers }: &Args) -> Result<()> {
         bail!("{}", report.problems.join("; "));
     }
     Ok(())
+}
+
+/// Builds all tests and the agent. The same packages in every cargo command, hence the same features:
+/// nothing is built twice.
+pub fn build() -> Result<()> {
+    step("building the tests and the agent", || {
+        shell::run(cargo("build").args(["--lib", "--bins", "--tests"]))
+    })
 }
 
 /// The cargo commands of a tier: np-tests' files by name, and for `unit` also what is in the crates.
@@ -150,7 +164,7 @@ fn cargo_test() -> Command {
     command
 }
 
-fn cargo(verb: &str) -> Command {
+pub fn cargo(verb: &str) -> Command {
     let mut command = shell::cargo();
     command.args([verb, "--workspace", "--exclude", "np-ebpf"]).current_dir(workspace::root());
     command
@@ -213,16 +227,16 @@ fn pass_on(reader: PipeReader, results: &Sender<Tally>) {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
-    passed: u64,
-    failed: u64,
+pub struct Tally {
+    pub passed: u64,
+    pub failed: u64,
     ignored: u64,
     /// cargo failed without counting a failed test.
     broken: bool,
 }
 
 impl Tally {
-    fn add(&mut self, Tally { passed, failed, ignored, broken }: Tally) {
+    pub fn add(&mut self, Tally { passed, failed, ignored, broken }: Tally) {
         self.passed += passed;
         self.failed += failed;
         self.ignored += ignored;
@@ -230,7 +244,7 @@ impl Tally {
     }
 
     /// Reads `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; …`, coloured or not.
-    fn parse(line: &str) -> Option<Self> {
+    pub fn parse(line: &str) -> Option<Self> {
         let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
         let mut tally = Self::default();
         for part in counts.split(';') {
@@ -339,6 +353,7 @@ mod tests {
         assert_eq!(Tier::of("netns_links"), Tier::Netns);
         assert_eq!(Tier::of("prog_verdict"), Tier::Prog);
         assert_eq!(Tier::of("verifier"), Tier::Prog);
+        assert_eq!(Tier::of("vm_topologies"), Tier::Vm);
         assert_eq!(Tier::of("oracle_decide"), Tier::Unit);
     }
 }

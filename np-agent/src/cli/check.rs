@@ -49,7 +49,12 @@ pub fn run(place: &PlaceArgs) -> anyhow::Result<ExitCode> {
                 Some(device) => probe::programs(device.index).map_err(|error| in_full(&error)),
                 None => Err("there is no loopback device to try them on".to_owned()),
             };
-            lines.push(tried("programs", "the kernel loads and attaches them by TCX", programs));
+            let (programs, by) = match programs {
+                Ok(mechanism) => (Ok(()), mechanism.name()),
+                Err(text) => (Err(text), ""),
+            };
+            let good = format!("the kernel loads and attaches them by {by}");
+            lines.push(tried("programs", &good, programs));
             lines.extend(devices.iter().flat_map(|device| neighbours(place, device)));
         }
         Err(error) => {
@@ -94,7 +99,7 @@ fn neighbours(place: &PlaceArgs, device: &Device) -> Vec<Line> {
             subject: "neighbours",
             text: format!(
                 "{name} {}: programs {} {what}: if one of them answers OK instead of going on \
-                 (TCX_NEXT), policy does not see the packet; look at them with `bpftool prog show \
+                 (TCX_NEXT, TC_ACT_UNSPEC), policy does not see the packet; look at them with `bpftool prog show \
                  id ID`",
                 side.name(),
                 ids.join(", ")

@@ -1,28 +1,49 @@
-//! Programs at devices, by pinned links.
-//!
-//! A link outlives the agent: what is attached filters on while the agent is down. So nothing
-//! here ever detaches to attach anew: a program is replaced by one link update, which lets no
-//! packet through in between.
+//! Programs at devices, by whichever way this kernel has: TCX links, or filters of a clsact qdisc.
+//! Either stays when the agent goes.
 
-use std::fs;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use np_common::direction::Hook;
 
-use super::error::AttachError;
-use super::load::{Program, Programs};
-use super::pins::Pins;
+use super::error::{AttachError, DataplaneError};
+use super::load::Programs;
+use super::pins::{AdoptedLink, Pins};
 use super::sys::{self, TcSide};
+use super::{clsact, tcx};
 use crate::model::IfIndex;
 
 /// Attaches the programs of this agent. Attaching waits for two RCU grace periods under RTNL, so
 /// it has a thread of its own.
 #[derive(Debug)]
 pub struct Attacher {
+    mechanism: Mechanism,
     pins: Pins,
     programs: Programs,
+}
+
+/// How programs get to devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mechanism {
+    /// Linux 6.6 and later.
+    Tcx,
+    /// Before.
+    Clsact,
+}
+
+impl Mechanism {
+    /// What this kernel has, found by trying.
+    pub fn of_kernel() -> Result<Self, DataplaneError> {
+        let has_tcx = sys::has_tcx()
+            .map_err(DataplaneError::file("ask for TCX through", "bpf(2)".as_ref()))?;
+        Ok(if has_tcx { Self::Tcx } else { Self::Clsact })
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcx => "TCX",
+            Self::Clsact => "clsact",
+        }
+    }
 }
 
 /// Which pair of programs a device gets.
@@ -61,8 +82,8 @@ impl Chain {
 }
 
 impl Attacher {
-    pub(super) fn new(pins: Pins, programs: Programs) -> Self {
-        Self { pins, programs }
+    pub(super) fn new(mechanism: Mechanism, pins: Pins, programs: Programs) -> Self {
+        Self { mechanism, pins, programs }
     }
 
     /// A loaded program, to be run on packets of one's own making.
@@ -79,64 +100,22 @@ impl Attacher {
     fn attach_hook(&self, ifindex: IfIndex, hook: Hook) -> Result<(), AttachError> {
         let program = self.programs.of(hook);
         let side = tc_side(hook);
-        let pin = self.pins.link(ifindex, side);
-        if let Some(link) = sys::open_pin(&pin).map_err(AttachError::link("open", &pin))?
-            && self.swap(&link, ifindex, side, program, &pin)?
-        {
-            return Ok(());
+        match self.mechanism {
+            Mechanism::Tcx => tcx::attach(&self.pins, program, ifindex, side),
+            Mechanism::Clsact => {
+                let filters = filters(ifindex, side)?;
+                if filters.iter().any(|filter| filter.ours && filter.program == program.id) {
+                    return Ok(());
+                }
+                clsact::attach(&program.fd, ifindex.0, side).map_err(AttachError::filter(ifindex))
+            }
         }
-        let link = sys::link_create(&program.fd, ifindex.0, side)
-            .map_err(|error| refused(error, ifindex, &pin))?;
-        sys::pin(&link, &pin).map_err(AttachError::link("pin", &pin))
     }
 
-    /// Puts the program in the place of an adopted link's. False when the link is severed; then
-    /// its pin is gone.
-    fn swap(
-        &self,
-        link: &OwnedFd,
-        ifindex: IfIndex,
-        side: TcSide,
-        program: &Program,
-        pin: &Path,
-    ) -> Result<bool, AttachError> {
-        let info = sys::link_info(link).map_err(AttachError::link("read", pin))?;
-        if info.ifindex == ifindex.0 {
-            if info.program == program.id {
-                return Ok(true);
-            }
-            // Indices are counted per network namespace: the same number says nothing yet.
-            let attached = sys::attached(ifindex.0, side)
-                .map_err(|source| AttachError::Query { ifindex, source })?;
-            if !attached.iter().any(|other| other.link == info.id) {
-                return Err(AttachError::Elsewhere { path: pin.to_owned() });
-            }
-            match sys::link_update(link, &program.fd) {
-                Ok(()) => return Ok(true),
-                // The device went this instant.
-                Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {}
-                Err(error) => return Err(AttachError::link("update", pin)(error)),
-            }
-        } else if info.ifindex != 0 {
-            return Err(AttachError::Elsewhere { path: pin.to_owned() });
-        }
-        unpin(pin)?;
-        Ok(false)
-    }
-
-    /// Removes the pins of a device that is gone. A link whose device lives stays as it is.
+    /// Removes the pins of a device that is gone. A link whose device lives stays as it is, and a
+    /// filter went with its device.
     pub fn reap(&mut self, ifindex: IfIndex) -> Result<(), AttachError> {
-        for side in TcSide::ALL {
-            let pin = self.pins.link(ifindex, side);
-            let Some(link) = sys::open_pin(&pin).map_err(AttachError::link("open", &pin))? else {
-                continue;
-            };
-            let info = sys::link_info(&link).map_err(AttachError::link("read", &pin))?;
-            if info.ifindex == 0 {
-                unpin(&pin)?;
-            }
-        }
-        Ok(())
+        TcSide::ALL.into_iter().try_for_each(|side| tcx::reap(&self.pins, ifindex, side))
     }
 
     /// The programs at both sides of a device, and where ours stand among them.
@@ -145,36 +124,40 @@ impl Attacher {
     }
 }
 
+/// The kernel runs the links of a side, then the filters (`sch_handle_egress`, net/core/dev.c).
 pub(super) fn order(pins: &Pins, ifindex: IfIndex) -> Result<Vec<Chain>, AttachError> {
     let chain = |side| {
-        let attached = sys::attached(ifindex.0, side)
-            .map_err(|source| AttachError::Query { ifindex, source })?;
-        let pin = pins.link(ifindex, side);
-        let link = sys::open_pin(&pin).map_err(AttachError::link("open", &pin))?;
-        let info = link.map(|link| sys::link_info(&link)).transpose();
-        let info = info.map_err(AttachError::link("read", &pin))?;
-        let ours = info.and_then(|info| attached.iter().position(|other| other.link == info.id));
-        let programs = attached.iter().map(|other| other.program).collect();
+        let links = tcx::attached(ifindex, side)?;
+        let link = tcx::pinned(pins, ifindex, side)?;
+        let filters = filters(ifindex, side)?;
+        let ours = match link {
+            Some(id) => links.iter().position(|other| other.link == id),
+            None => filters.iter().position(|filter| filter.ours).map(|ours| links.len() + ours),
+        };
+        let programs = links.iter().map(|link| link.program);
+        let programs = programs.chain(filters.iter().map(|filter| filter.program)).collect();
         Ok(Chain { side, programs, ours })
     };
     TcSide::ALL.into_iter().map(chain).collect()
 }
 
+/// What an agent attached before, ascending by device.
+pub(super) fn links(pins: &Pins) -> Result<Vec<AdoptedLink>, DataplaneError> {
+    let mut links = pins.links()?;
+    links.extend(
+        clsact::ours().map_err(DataplaneError::file("list the filters of", "clsact".as_ref()))?,
+    );
+    links.sort();
+    Ok(links)
+}
+
+fn filters(ifindex: IfIndex, side: TcSide) -> Result<Vec<clsact::Filter>, AttachError> {
+    clsact::filters(ifindex.0, side).map_err(|source| match source.raw_os_error() {
+        Some(libc::ENODEV) => AttachError::Gone(ifindex),
+        _ => AttachError::Query { ifindex, source },
+    })
+}
+
 fn tc_side(hook: Hook) -> TcSide {
     if hook.is_tc_ingress() { TcSide::Ingress } else { TcSide::Egress }
-}
-
-fn unpin(pin: &Path) -> Result<(), AttachError> {
-    match fs::remove_file(pin) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(AttachError::link("unpin", pin)),
-    }
-}
-
-pub(super) fn refused(error: io::Error, ifindex: IfIndex, pin: &Path) -> AttachError {
-    match error.raw_os_error() {
-        Some(libc::ENODEV) => AttachError::Gone(ifindex),
-        Some(libc::EINVAL) => AttachError::NoTcx(ifindex),
-        _ => AttachError::link("create", pin)(error),
-    }
 }

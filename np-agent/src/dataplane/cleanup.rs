@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::DataplaneError;
-use super::pins::{Pins, entries, require_bpffs};
-use super::sys;
+use super::pins::{AdoptedLink, Pins, entries, require_bpffs};
+use super::{clsact, sys};
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,10 +15,11 @@ pub struct CleanupReport {
     pub maps: usize,
 }
 
-/// Detaches every link, of every ABI version, and removes every pin: all traffic passes
+/// Detaches every link and filter, of every ABI version, and removes every pin: all traffic passes
 /// afterwards. Finding nothing is success.
 pub fn cleanup(pin_dir: &Path) -> Result<CleanupReport, DataplaneError> {
     let mut report = CleanupReport::default();
+    report.links += filters()?;
     if !pin_dir.try_exists().map_err(DataplaneError::file("look for", pin_dir))? {
         return Ok(report);
     }
@@ -46,6 +47,20 @@ pub fn cleanup(pin_dir: &Path) -> Result<CleanupReport, DataplaneError> {
     }
     removed(pin_dir, fs::remove_dir(pin_dir))?;
     Ok(report)
+}
+
+/// Takes our filters off all devices.
+fn filters() -> Result<usize, DataplaneError> {
+    let failed = |action| DataplaneError::file(action, "clsact".as_ref());
+    let filters = clsact::ours().map_err(failed("list the filters of"))?;
+    for AdoptedLink { ifindex, side, .. } in &filters {
+        match clsact::detach(ifindex.0, *side) {
+            // The device went this instant.
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+            other => other.map_err(failed("remove our filter from"))?,
+        }
+    }
+    Ok(filters.len())
 }
 
 fn versions(pin_dir: &Path) -> Result<Vec<PathBuf>, DataplaneError> {

@@ -157,11 +157,8 @@ impl ApplyError {
 pub enum AttachError {
     #[error("device {} is gone", .0.0)]
     Gone(IfIndex),
-    #[error(
-        "cannot attach to device {}: this kernel has no TCX; Linux 6.6 or later is needed",
-        .0.0
-    )]
-    NoTcx(IfIndex),
+    #[error("cannot set our filter at the clsact qdisc of device {}", ifindex.0)]
+    Filter { ifindex: IfIndex, source: io::Error },
     #[error(
         "the link pinned at {path} is attached in another network namespace: give each namespace's np-agent its own --pin-dir"
     )]
@@ -176,5 +173,12 @@ impl AttachError {
     pub(super) fn link(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Link { action, path, source }
+    }
+
+    pub(super) fn filter(ifindex: IfIndex) -> impl FnOnce(io::Error) -> Self {
+        move |source| match source.raw_os_error() {
+            Some(libc::ENODEV) => Self::Gone(ifindex),
+            _ => Self::Filter { ifindex, source },
+        }
     }
 }

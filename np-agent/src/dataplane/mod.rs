@@ -10,10 +10,13 @@
 //!             links/7-egress
 //! ```
 //!
+//! Where the kernel has no TCX there are no links: filters stay at a device as long as it lives.
+//!
 //! Everything here blocks.
 
 mod attach;
 mod cleanup;
+mod clsact;
 mod counters;
 mod error;
 mod load;
@@ -25,10 +28,11 @@ mod pins;
 pub mod probe;
 mod records;
 mod sys;
+mod tcx;
 
 use std::path::{Path, PathBuf};
 
-pub use attach::{Attacher, Chain, Side};
+pub use attach::{Attacher, Chain, Mechanism, Side};
 pub use cleanup::{CleanupReport, cleanup};
 pub use counters::Counters;
 pub use error::{ApplyError, AttachError, DataplaneError, Shape};
@@ -46,6 +50,8 @@ use pins::{Absent, Pins};
 pub struct Options {
     /// A directory on a bpffs; it is made if it does not exist.
     pub pin_dir: PathBuf,
+    /// How programs get to devices; none for [`Mechanism::of_kernel`].
+    pub mechanism: Option<Mechanism>,
 }
 
 /// The kernel's side, ready for use.
@@ -63,12 +69,13 @@ pub struct Opened {
 
 /// Loads the programs, adopts the pinned maps and pins those that are missing.
 pub fn open(options: &Options) -> Result<Opened, DataplaneError> {
-    let Options { pin_dir } = options;
+    let Options { pin_dir, mechanism } = options;
     if OBJECT.is_empty() {
         return Err(DataplaneError::NoPrograms);
     }
     load::require_capabilities()?;
     pins::require_bpffs(pin_dir)?;
+    let mechanism = mechanism.map_or_else(Mechanism::of_kernel, Ok)?;
     let pins = Pins::of(pin_dir);
     pins.create()?;
     pins.check_maps(Absent::Fine)?;
@@ -78,8 +85,8 @@ pub fn open(options: &Options) -> Result<Opened, DataplaneError> {
     let maps = Maps::open(&pins)?;
     let tables = maps.tables()?;
     let record = maps.record();
-    let links = pins.links()?;
-    Ok(Opened { maps, attacher: Attacher::new(pins, programs), tables, record, links })
+    let links = attach::links(&pins)?;
+    Ok(Opened { maps, attacher: Attacher::new(mechanism, pins, programs), tables, record, links })
 }
 
 /// What is pinned, for reading while no agent runs.
@@ -114,7 +121,7 @@ impl Pinned {
     }
 
     pub fn links(&self) -> Result<Vec<AdoptedLink>, DataplaneError> {
-        self.pins.links()
+        attach::links(&self.pins)
     }
 
     /// As [`Attacher::order`].

@@ -150,6 +150,19 @@ pub(super) fn link_info(link: &impl AsFd) -> io::Result<LinkInfo> {
     Ok(LinkInfo { id: info.id, program: info.prog_id, ifindex: info.ifindex })
 }
 
+/// Whether the kernel has TCX: one without knows no such type of attachment, one with it knows no
+/// device 0.
+pub(super) fn has_tcx() -> io::Result<bool> {
+    match attached(0, TcSide::Ingress) {
+        Ok(_) => Ok(true),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENODEV) => Ok(true),
+            Some(libc::EINVAL) => Ok(false),
+            _ => Err(error),
+        },
+    }
+}
+
 /// The programs at one side of a device of this network namespace, first to run first.
 pub(super) fn attached(ifindex: u32, side: TcSide) -> io::Result<Vec<Attached>> {
     #[repr(C)]

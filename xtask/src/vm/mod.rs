@@ -1,0 +1,130 @@
+//! The tests that load programs and send traffic, on kernels other than this machine's: each in a
+//! virtual machine that lives for one run, with nothing in it but an init, the tests and their tools.
+
+mod image;
+mod kernel;
+mod machine;
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::build_ebpf;
+use crate::setup::{self, Needs};
+use crate::shell::{self, step};
+use crate::test::{self, Tally, Tier};
+use crate::workspace::Workspace;
+use kernel::Kernel;
+
+/// Run the tests of the tiers prog, netns and vm on other kernels, in virtual machines
+///
+/// Kernels are Debian's cloud kernels, fetched once and checked against the archive's SHA-256.
+/// QEMU emulates the machine in software where there is no /dev/kvm; then it takes some minutes.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Kernels to boot [default: all]
+    #[arg(value_enum)]
+    kernels: Vec<Kernel>,
+
+    /// Run only this tier (may be repeated) [default: prog, netns, vm]
+    #[arg(long = "tier", value_enum)]
+    tiers: Vec<Tier>,
+
+    /// End a machine after so many minutes
+    #[arg(long, value_name = "MINUTES", default_value_t = 40)]
+    limit: u64,
+
+    /// Run only tests whose name contains this
+    #[arg(last = true)]
+    filter: Option<String>,
+}
+
+/// The tiers whose outcome rests on the kernel.
+const TIERS: [Tier; 3] = [Tier::Prog, Tier::Netns, Tier::Vm];
+
+#[derive(Debug)]
+struct Row {
+    release: String,
+    tally: Tally,
+    ended: bool,
+    took: Duration,
+}
+
+pub fn run(Args { kernels, tiers, limit, filter }: &Args) -> Result<()> {
+    let toolchain = setup::ensure(Needs::Machines)?;
+    build_ebpf::build(&build_ebpf::Args::default(), &toolchain)?;
+    let kernels = if kernels.is_empty() { &Kernel::ALL[..] } else { kernels };
+    let workspace = Workspace::read(false)?;
+    test::build()?;
+    let tests: Vec<PathBuf> = executables()?
+        .into_iter()
+        .filter(|(name, _)| {
+            let tier = Tier::of(name);
+            TIERS.contains(&tier) && (tiers.is_empty() || tiers.contains(&tier))
+        })
+        .map(|(_, path)| path)
+        .collect();
+    if tests.is_empty() {
+        bail!("no test file is of these tiers");
+    }
+    let dir = workspace.target_dir.join("vm");
+    let userland = step("packing the tests and their tools", || {
+        image::userland(&dir, &workspace.target_dir.join("debug"), &tests)
+    })?;
+    let mut rows = Vec::new();
+    for kernel in kernels {
+        let installed = kernel::fetch(*kernel, &dir)?;
+        let modules = image::modules(&dir, &installed)?;
+        let order = image::order(&dir, &tests, filter.as_deref())?;
+        let initramfs = image::join(&dir, &[&userland, &modules, &order])?;
+        println!("==> {}", installed.release);
+        let start = Instant::now();
+        let limit = Duration::from_secs(limit * 60);
+        let (tally, ended) = machine::run(&installed.image, &initramfs, limit)
+            .with_context(|| format!("running the tests on {}", installed.release))?;
+        rows.push(Row { release: installed.release, tally, ended, took: start.elapsed() });
+    }
+    report(&rows)
+}
+
+/// The test files of np-tests as built, by name.
+fn executables() -> Result<Vec<(String, PathBuf)>> {
+    let mut command = test::cargo("test");
+    command.args(["--tests", "--no-run", "--message-format=json"]).stderr(Stdio::inherit());
+    let text = shell::capture(&mut command)?;
+    let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let found = messages.filter_map(|message| {
+        let target = &message["target"];
+        let executable = message["executable"].as_str()?;
+        (target["kind"][0] == "test")
+            .then(|| Some((target["name"].as_str()?.to_owned(), executable.into())))?
+    });
+    Ok(found.collect())
+}
+
+fn report(rows: &[Row]) -> Result<()> {
+    let mut problems = Vec::new();
+    println!("\nkernel                              passed   failed   seconds");
+    for Row { release, tally, ended, took } in rows {
+        println!(
+            "{release:<34} {:>7} {:>8} {:>9.0}",
+            tally.passed,
+            tally.failed,
+            took.as_secs_f32()
+        );
+        if tally.failed > 0 {
+            problems.push(format!("{release}: {} failed", tally.failed));
+        } else if !ended {
+            problems.push(format!("{release}: the machine did not end its work"));
+        } else if tally.passed == 0 {
+            problems.push(format!("{release}: no test ran"));
+        }
+    }
+    if !problems.is_empty() {
+        bail!("{}", problems.join("; "));
+    }
+    Ok(())
+}
