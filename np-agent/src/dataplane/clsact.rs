@@ -156,7 +156,9 @@ fn ask(message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkM
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags | if flags & NLM_F_DUMP == 0 { NLM_F_ACK } else { 0 };
+    // A dump ends by itself.
+    let end = if flags == NLM_F_DUMP { 0 } else { NLM_F_ACK };
+    header.flags = NLM_F_REQUEST | flags | end;
     header.sequence_number = 1;
     let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
     message.finalize();
