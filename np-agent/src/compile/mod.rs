@@ -23,7 +23,7 @@ pub use atoms::{Atom, AtomId, AtomSet, Atoms};
 use peers::{Anew, NewTests, Tests};
 pub use rule_set::{AllowPorts, AllowRule, RuleSet};
 
-use crate::index::{Index, Touched};
+use crate::index::{Index, Touched, pack};
 use crate::model::{ContainerPort, Direction, Labels, Pod, PodUid, PolicyKey};
 
 /// What the policies of a cluster mean to some of its pods.
@@ -83,6 +83,11 @@ impl Compiled {
             self.forget_unused();
         }
         changed
+    }
+
+    /// Gives back what growing has left empty.
+    pub fn pack(&mut self) {
+        pack(&mut self.peers);
     }
 
     fn update_subjects<'a>(
@@ -148,7 +153,7 @@ impl Compiled {
         let mut alike: HashMap<(*const Labels, *const ContainerPort, &str), bool> = HashMap::new();
         let found = index.owners().filter(|(_, pod)| {
             let kind =
-                (Arc::as_ptr(&pod.labels), pod.named_ports.as_ptr(), pod.key.namespace.as_str());
+                (Arc::as_ptr(&pod.labels), pod.named_ports.as_ptr(), pod.key.namespace.as_ref());
             *alike.entry(kind).or_insert_with(|| tests.concern(index, pod))
         });
         let found = found.map(|(addr, _)| IpNet::from(addr));

@@ -10,7 +10,7 @@ use crate::model::{Namespace, Pod, Requirement, Selector};
 #[derive(Clone, Debug, Default)]
 pub struct Selectors {
     /// Those for pods of one namespace, by its name.
-    of_namespace: HashMap<String, ByLabel<Candidate>>,
+    of_namespace: HashMap<Arc<str>, ByLabel<Candidate>>,
     /// Those for pods of the namespaces that a selector matches.
     of_namespaces: ByLabel<ByLabel<Candidate>>,
 }
@@ -20,7 +20,7 @@ type Candidate = Vec<(AtomId, Arc<Atom>)>;
 /// What lies under one label, and what asks for no certain one.
 #[derive(Clone, Debug, Default)]
 struct ByLabel<T> {
-    labels: HashMap<String, HashMap<String, T>>,
+    labels: HashMap<Box<str>, HashMap<Box<str>, T>>,
     others: T,
 }
 
@@ -81,7 +81,7 @@ impl<T: Default> ByLabel<T> {
         });
         let Some((key, values)) = certain else { return put(&mut self.others) };
         let by_value = self.labels.entry(key.clone()).or_default();
-        for value in values {
+        for value in values.iter() {
             put(by_value.entry(value.clone()).or_default());
         }
     }
@@ -90,7 +90,8 @@ impl<T: Default> ByLabel<T> {
         &'a self,
         labels: &'a BTreeMap<String, String>,
     ) -> impl Iterator<Item = &'a T> {
-        let certain = labels.iter().filter_map(|(key, value)| self.labels.get(key)?.get(value));
+        let certain =
+            labels.iter().filter_map(|(key, value)| self.labels.get(&**key)?.get(&**value));
         certain.chain([&self.others])
     }
 }

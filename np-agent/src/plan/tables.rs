@@ -11,6 +11,8 @@ use np_common::direction::Direction;
 use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord};
 use np_common::rules::{ClassId, RuleKey, RuleSetId};
 
+use crate::index::pack;
+
 /// What the maps hold, or should hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tables {
@@ -39,6 +41,12 @@ impl Default for Tables {
 }
 
 impl Tables {
+    /// Gives back what growing has left empty.
+    pub fn pack(&mut self) {
+        pack(&mut self.peers);
+        pack(&mut self.rules);
+    }
+
     /// The rule sets that some endpoint is policed by.
     pub fn rule_sets(&self) -> BTreeSet<RuleSetId> {
         let both = [Direction::Ingress, Direction::Egress];
