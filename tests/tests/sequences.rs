@@ -15,7 +15,7 @@ use np_agent::bind::Settings;
 use np_agent::compile::Compiled;
 use np_agent::index::{Index, Touched};
 use np_agent::model::{Change, Device, DeviceChange, NodeName, Object, ObjectKey, Pod, PodUid};
-use np_agent::plan::{Lowered, Op, Scope, Tables};
+use np_agent::plan::{Lowered, Op, Peers, Scope, Tables};
 use np_agent::reconcile::{Plan, Reconciler};
 use np_common::direction::Direction;
 use np_common::endpoint::PolicyWord;
@@ -300,7 +300,7 @@ impl<'a> World<'a> {
         let kept = self.reconciler.compiled();
         prop_assert_eq!(&compiled.subjects, &kept.subjects);
         let mut tables = self.reconciler.desired().clone();
-        tables.peers.clear();
+        tables.peers = Peers::default();
         tables.rules.clear();
         for endpoint in tables.endpoints.values_mut() {
             endpoint.policy = PolicyWord::OPEN;

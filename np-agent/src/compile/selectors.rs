@@ -1,7 +1,7 @@
 //! The selectors that policies put to peers, so laid out that a pod meets only those that may match
 //! it: each lies under a label that it asks for, of the namespace first and of the pod then.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::{Atom, AtomId, Atoms};
@@ -25,11 +25,11 @@ struct ByLabel<T> {
 }
 
 impl Selectors {
-    pub fn of(asked: &BTreeSet<AtomId>, atoms: &Atoms) -> Self {
+    pub fn of(asked: impl Iterator<Item = AtomId>, atoms: &Atoms) -> Self {
         let mut selectors = Self::default();
         for id in asked {
-            let Some(atom) = atoms.get(*id) else { continue };
-            let candidate = || (*id, atom.clone());
+            let Some(atom) = atoms.get(id) else { continue };
+            let candidate = || (id, atom.clone());
             match &**atom {
                 Atom::PodsOf { namespace, pods } => {
                     let by_label = selectors.of_namespace.entry(namespace.clone()).or_default();
@@ -44,6 +44,15 @@ impl Selectors {
             }
         }
         selectors
+    }
+
+    /// Whether some may match pods of a namespace.
+    pub fn reach(&self, name: &str, namespace: Option<&Namespace>) -> bool {
+        let by_labels = namespace.is_some_and(|namespace| {
+            let mut candidates = self.of_namespaces.candidates(&namespace.labels);
+            candidates.any(|by_label| !by_label.is_empty())
+        });
+        by_labels || self.of_namespace.contains_key(name)
     }
 
     pub fn matching<'a>(
@@ -93,5 +102,11 @@ impl<T: Default> ByLabel<T> {
         let certain =
             labels.iter().filter_map(|(key, value)| self.labels.get(&**key)?.get(&**value));
         certain.chain([&self.others])
+    }
+}
+
+impl ByLabel<Candidate> {
+    fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.others.is_empty()
     }
 }

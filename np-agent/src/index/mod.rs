@@ -106,11 +106,7 @@ impl Index {
     }
 
     fn touch_pods_of(&self, namespace: &str, touched: &mut Touched) {
-        let first = PodKey::new(namespace, "");
-        let all = self.pods.range(first..).take_while(|pod| *pod.0.key.namespace == *namespace);
-        for ByKey(pod) in all {
-            touched.peer(pod);
-        }
+        self.pods_of(namespace).for_each(|pod| touched.peer(pod));
     }
 
     /// Gives back what growing has left empty: worth it when most objects have been seen.
@@ -127,6 +123,24 @@ impl Index {
     /// All pods, ascending by key.
     pub fn pods(&self) -> impl ExactSizeIterator<Item = &Pod> {
         self.pods.iter().map(|pod| pod.0.as_ref())
+    }
+
+    /// The pods of a namespace, ascending by key.
+    pub fn pods_of<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Pod>> {
+        let first = PodKey::new(namespace, "");
+        let pods = self.pods.range(first..).map(|pod| &pod.0);
+        pods.take_while(move |pod| *pod.key.namespace == *namespace)
+    }
+
+    /// The names of namespaces that have pods, ascending: also of those not seen themselves.
+    pub fn namespaces_of_pods(&self) -> impl Iterator<Item = &str> {
+        let first = self.pods.first();
+        std::iter::successors(first, |last| {
+            // No name lies between.
+            let next = PodKey::new(format!("{}\0", last.0.key.namespace), "");
+            self.pods.range(next..).next()
+        })
+        .map(|pod| pod.0.key.namespace.as_ref())
     }
 
     /// The pod of a name if it is still the same one: names come again, uids do not.
