@@ -55,7 +55,7 @@ impl Scope {
         let mut peers = Peers::default();
         for prefix in &self.peers {
             peers.extend(tables.peers.get(prefix).map(|class| (*prefix, *class)));
-            peers.extend(covering(tables, prefix));
+            peers.extend(tables.peers.around(prefix));
         }
         Tables {
             ifaces: tables.ifaces.clone(),
@@ -66,12 +66,4 @@ impl Scope {
             config: tables.config,
         }
     }
-}
-
-/// The longest entry around a prefix.
-fn covering(tables: &Tables, prefix: &IpNet) -> Option<(IpNet, ClassId)> {
-    (0..prefix.prefix_len())
-        .rev()
-        .filter_map(|length| Some(IpNet::new(prefix.addr(), length).ok()?.trunc()))
-        .find_map(|outer| Some((outer, *tables.peers.get(&outer)?)))
 }
