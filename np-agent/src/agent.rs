@@ -214,7 +214,7 @@ impl Agent {
                     id: bound.id.get(),
                     pod: bound.pod.key.clone(),
                     uid: bound.pod.uid.clone(),
-                    addresses: bound.pod.addresses.clone(),
+                    addresses: bound.pod.addresses.to_vec(),
                     labels: bound.pod.labels.clone(),
                     named_ports: bound.pod.named_ports.clone(),
                     device: bound.device.clone(),

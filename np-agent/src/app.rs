@@ -58,7 +58,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let (requests, mut results) = attaching_thread(attacher)?;
 
     let settings = Settings { uplinks: uplink };
-    let mut agent = Agent::new(NodeName(node), settings, pending == Pending::Allow, maps, tables);
+    let mut agent =
+        Agent::new(NodeName(node.into()), settings, pending == Pending::Allow, maps, tables);
     let devices = monitor.devices().context("cannot list the node's devices")?;
     agent.devices(devices.into_iter().map(DeviceChange::Seen).collect());
     // Nothing is judged by what is not known yet: without its objects a pod would be open.

@@ -182,6 +182,13 @@ impl Reconciler {
 
     /// All writes of the plan were made.
     pub fn finished(&mut self) {
+        // Mostly the first plan, and what follows changes little of it.
+        if self.scope.everything {
+            self.index.pack();
+            self.compiled.pack();
+            self.desired.pack();
+            self.actual.pack();
+        }
         self.scope = Scope::default();
     }
 

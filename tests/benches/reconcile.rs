@@ -32,22 +32,30 @@ const SIZES: [Size; 4] =
 
 fn main() {
     for Size(scale) in SIZES {
-        let before = live();
-        let reconciler = settled(scale);
-        let held = live().saturating_sub(before);
+        let (_, pods) = held(|| index_of_pods(scale));
+        let (reconciler, all) = held(|| settled(scale));
         let tables = reconciler.actual();
         println!(
-            "{} pods, {} policies, {} local: {} peers, {} rules; {} KiB live, {} B a pod",
+            "{} pods, {} policies, {} local: {} peers, {} rules; {} KiB live, {} B a pod; \
+             index of the pods alone: {} B a pod",
             scale.pods,
             scale.policies,
             tables.endpoints.len(),
             tables.peers.len(),
             tables.rules.len(),
-            held / 1024,
-            held / scale.pods,
+            all / 1024,
+            all / scale.pods,
+            pods / scale.pods,
         );
     }
     divan::main();
+}
+
+/// What is made, and the bytes that it keeps.
+fn held<T>(make: impl FnOnce() -> T) -> (T, usize) {
+    let before = live();
+    let made = make();
+    (made, live().saturating_sub(before))
 }
 
 /// Bytes that this process has allocated and not given back.
@@ -58,13 +66,22 @@ fn live() -> usize {
 }
 
 fn unplanned(scale: Scale) -> Reconciler {
-    let node = NodeName(NODE.to_owned());
+    let node = NodeName(NODE.into());
     let mut reconciler = Reconciler::new(node, Settings::default(), false, Tables::default());
     reconciler.objects(scale.changes());
     for device in scale.devices() {
         reconciler.device(DeviceChange::Seen(device));
     }
     reconciler
+}
+
+fn index_of_pods(scale: Scale) -> Index {
+    let mut index = Index::default();
+    for pod in (0..scale.pods).map(|i| scale.pod(i, "v1")) {
+        index.apply(applied(pod), &mut Touched::default());
+    }
+    index.pack();
+    index
 }
 
 fn settled(scale: Scale) -> Reconciler {

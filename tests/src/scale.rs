@@ -3,7 +3,7 @@
 //! A hundred pods of each namespace-and-application share their labels, as replicas do. Every
 //! policy selects an application and allows another, a few blocks with excepts, or DNS.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -44,9 +44,9 @@ impl Scale {
     pub fn devices(&self) -> Vec<Device> {
         (0..self.pods)
             .map(|i| self.pod(i, "v1"))
-            .filter(|pod| pod.node == Some(NodeName(NODE.to_owned())))
+            .filter(|pod| pod.node == Some(NodeName(NODE.into())))
             .zip(100..)
-            .map(|(pod, ifindex)| device(ifindex, Some(pod.addresses)))
+            .map(|(pod, ifindex)| device(ifindex, Some(pod.addresses.to_vec())))
             .collect()
     }
 
@@ -58,18 +58,19 @@ impl Scale {
         let low = i as u32;
         Pod {
             key: PodKey::new(name_of(namespace), format!("app-{app}-{:08x}-{i:05}", app * 7919)),
-            uid: PodUid(format!("{i:08x}-1111-4222-8333-444455556666")),
-            node: Some(NodeName(format!("node-{node}"))),
+            uid: PodUid(format!("{i:08x}-1111-4222-8333-444455556666").into()),
+            node: Some(NodeName(format!("node-{node}").into())),
             labels: labels(&[
                 ("app", &format!("app-{app}")),
                 ("pod-template-hash", &format!("{:08x}", app * 7919)),
                 ("version", version),
             ])
             .into(),
-            addresses: vec![
+            addresses: [
                 IpAddr::from(Ipv4Addr::from(0x0a00_0000 + low)),
                 IpAddr::from(Ipv6Addr::from((0xfd00_u128 << 112) + u128::from(low))),
-            ],
+            ]
+            .into(),
             named_ports: vec![ContainerPort {
                 name: "http".to_owned(),
                 protocol: Protocol::Tcp,
@@ -90,41 +91,52 @@ impl Scale {
         let port = |port| PortMatch { protocol: Protocol::Tcp, ports: port };
         let of = |app: usize| selector(&[("app", &format!("app-{app}"))]);
         let ingress = Rule {
-            peers: Some(vec![
-                Peer::Pods { namespaces: None, pods: of((app + 1) % APPS) },
-                Peer::Pods {
-                    namespaces: Some(selector(&[("kubernetes.io/metadata.name", &name_of(other))])),
-                    pods: of(i % APPS),
-                },
-            ]),
-            ports: Some(vec![
-                port(Ports::Named("http".to_owned())),
-                port(Ports::Range(9000, 9100)),
-            ]),
+            peers: Some(
+                [
+                    Peer::Pods { namespaces: None, pods: of((app + 1) % APPS) },
+                    Peer::Pods {
+                        namespaces: Some(selector(&[(
+                            "kubernetes.io/metadata.name",
+                            &name_of(other),
+                        )])),
+                        pods: of(i % APPS),
+                    },
+                ]
+                .into(),
+            ),
+            ports: Some(
+                [port(Ports::Named("http".to_owned())), port(Ports::Range(9000, 9100))].into(),
+            ),
         };
         let block = IpNet::new(Ipv4Addr::new(203, (i % 250) as u8, 0, 0).into(), 16);
         let except = IpNet::new(Ipv4Addr::new(203, (i % 250) as u8, 7, 0).into(), 24);
         let egress = [
             Rule {
-                peers: Some(vec![Peer::Pods {
-                    namespaces: Some(selector(&[("team", &format!("team-{}", i % 20))])),
-                    pods: of(i % APPS),
-                }]),
-                ports: Some(vec![port(Ports::Named("http".to_owned()))]),
+                peers: Some(
+                    [Peer::Pods {
+                        namespaces: Some(selector(&[("team", &format!("team-{}", i % 20))])),
+                        pods: of(i % APPS),
+                    }]
+                    .into(),
+                ),
+                ports: Some([port(Ports::Named("http".to_owned()))].into()),
             },
             Rule {
-                peers: Some(vec![Peer::IpBlock(IpBlock {
-                    cidr: block.expect("a length that fits"),
-                    except: vec![except.expect("a length that fits")],
-                })]),
-                ports: Some(vec![port(Ports::Range(443, 443))]),
+                peers: Some(
+                    [Peer::IpBlock(IpBlock {
+                        cidr: block.expect("a length that fits"),
+                        except: [except.expect("a length that fits")].into(),
+                    })]
+                    .into(),
+                ),
+                ports: Some([port(Ports::Range(443, 443))].into()),
             },
         ];
         Policy {
             key: PolicyKey::new(name_of(namespace), format!("policy-{i}")),
             subjects: of(app),
-            ingress: Some(vec![ingress]),
-            egress: (i.is_multiple_of(2)).then(|| egress.to_vec()),
+            ingress: Some([ingress].into()),
+            egress: (i.is_multiple_of(2)).then(|| egress.into()),
         }
     }
 }
@@ -145,8 +157,5 @@ fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 fn selector(pairs: &[(&str, &str)]) -> Selector {
-    let requirement = |(key, value): &(&str, &str)| {
-        Requirement::In((*key).to_owned(), BTreeSet::from([(*value).to_owned()]))
-    };
-    pairs.iter().map(requirement).collect()
+    pairs.iter().map(|(key, value)| Requirement::equals(*key, *value)).collect()
 }

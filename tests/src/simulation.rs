@@ -125,7 +125,7 @@ impl Simulation {
     fn place(&self, end: &End) -> Place {
         match end {
             End::Pod { pod, .. } => self.places.get(pod).cloned().unwrap_or(Place::Outside),
-            End::Node { node, .. } => Place::Node(NodeName(node.clone())),
+            End::Node { node, .. } => Place::Node(NodeName(node.as_str().into())),
             End::Address(_) => Place::Outside,
         }
     }

@@ -29,7 +29,7 @@ fn index(case: &Case) -> Option<Index> {
     }
     for (number, name) in NODES.iter().enumerate() {
         let node = Node {
-            name: NodeName((*name).to_owned()),
+            name: NodeName((*name).into()),
             addresses: node_addresses(number).to_vec(),
             pod_cidrs: Vec::new(),
         };

@@ -20,10 +20,10 @@ const TCP: u8 = 6;
 fn pod(name: &str, address: Ipv4Addr) -> Object {
     Object::Pod(Pod {
         key: PodKey::new("default", name),
-        uid: PodUid(format!("uid-{name}")),
-        node: Some(NodeName(NODE.to_owned())),
+        uid: PodUid(format!("uid-{name}").into()),
+        node: Some(NodeName(NODE.into())),
         labels: BTreeMap::new().into(),
-        addresses: vec![address.into()],
+        addresses: [address.into()].into(),
         named_ports: Vec::new().into(),
         host_network: false,
         phase: Phase::Active,
@@ -34,7 +34,7 @@ fn pod(name: &str, address: Ipv4Addr) -> Object {
 
 /// One pod behind one device, and no policy yet.
 fn node(limits: Limits) -> Reconciler {
-    let node = NodeName(NODE.to_owned());
+    let node = NodeName(NODE.into());
     let mut reconciler =
         Reconciler::new(node, Settings::default(), false, Tables::default()).with_limits(limits);
     let address = Ipv4Addr::new(100, 68, 1, 10);
@@ -65,7 +65,7 @@ fn egress(name: &str, rules: Vec<Rule>) -> Policy {
         key: PolicyKey::new("default", name),
         subjects: Selector::everything(),
         ingress: None,
-        egress: Some(rules),
+        egress: Some(rules.into()),
     }
 }
 
@@ -89,7 +89,7 @@ fn a_thousand_ports_on_one_block_are_these_thousand() {
     let peers = vec![block("203.0.113.0/24".to_owned(), Vec::new())];
     apply(
         &mut reconciler,
-        [egress("ports", vec![Rule { peers: Some(peers), ports: Some(ports) }])],
+        [egress("ports", vec![Rule { peers: Some(peers.into()), ports: Some(ports) }])],
     );
     let judge = Judge::new(reconciler.actual());
     for port in 0..2100 {
@@ -105,7 +105,7 @@ fn a_thousand_policies_on_one_pod_add_up() {
     let mut reconciler = node(Limits::default());
     let policies = (0..1000).map(|i| {
         let peers = vec![block(format!("10.{}.{}.0/24", i / 250, i % 250), Vec::new())];
-        let rule = Rule { peers: Some(peers), ports: Some(vec![port(1000 + i as u16)]) };
+        let rule = Rule { peers: Some(peers.into()), ports: Some([port(1000 + i as u16)].into()) };
         egress(&format!("policy-{i}"), vec![rule])
     });
     apply(&mut reconciler, policies);
@@ -153,12 +153,12 @@ fn a_change_that_a_map_has_no_room_for_is_refused_whole() {
     let limits = Limits { rules: 500, ..Limits::default() };
     let mut reconciler = node(limits);
     let one = vec![block("203.0.113.0/24".to_owned(), Vec::new())];
-    let small = Rule { peers: Some(one.clone()), ports: Some(vec![port(443)]) };
+    let small = Rule { peers: Some(one.clone().into()), ports: Some([port(443)].into()) };
     apply(&mut reconciler, [egress("small", vec![small])]);
     let in_force = reconciler.actual().clone();
 
     let ports = (0..1000).map(|i| port(2 * i + 1)).collect();
-    let huge = egress("huge", vec![Rule { peers: Some(one), ports: Some(ports) }]);
+    let huge = egress("huge", vec![Rule { peers: Some(one.into()), ports: Some(ports) }]);
     let key = huge.key.clone();
     let refused = apply(&mut reconciler, [huge]).refused.expect("it does not fit");
     assert_eq!((refused.no_room.map, refused.no_room.limit), ("RULES", 500));

@@ -15,7 +15,7 @@ use np_agent::bind::Settings;
 use np_agent::compile::Compiled;
 use np_agent::index::{Index, Touched};
 use np_agent::model::{Change, Device, DeviceChange, NodeName, Object, ObjectKey, Pod, PodUid};
-use np_agent::plan::{Lowered, Op, Scope, Tables};
+use np_agent::plan::{Lowered, Op, Peers, Scope, Tables};
 use np_agent::reconcile::{Plan, Reconciler};
 use np_common::direction::Direction;
 use np_common::endpoint::PolicyWord;
@@ -113,7 +113,7 @@ fn a_sequence_of_changes_is_hitless_and_ends_where_a_new_start_would() {
 
 impl<'a> World<'a> {
     fn new(choices: Choices<'a>, met: &'a RefCell<Met>) -> Self {
-        let node = NodeName(NODES[0].to_owned());
+        let node = NodeName(NODES[0].into());
         Self {
             reconciler: Reconciler::new(node, Settings::default(), false, Tables::default()),
             objects: BTreeMap::new(),
@@ -163,7 +163,7 @@ impl<'a> World<'a> {
     fn with_identity(&mut self, object: Object) -> Object {
         let Object::Pod(mut pod) = object else { return object };
         let key = ObjectKey::Pod(pod.key.clone());
-        let fresh = PodUid(format!("{}-{}", pod.key, self.choices.next));
+        let fresh = PodUid(format!("{}-{}", pod.key, self.choices.next).into());
         pod.uid = match self.objects.get(&key) {
             Some(Object::Pod(old)) if old.addresses == pod.addresses && old.node == pod.node => {
                 old.uid.clone()
@@ -179,7 +179,7 @@ impl<'a> World<'a> {
 
     /// Devices come before or after their pod's object, and go a while after it.
     fn wire(&mut self) -> Result<(), Failure> {
-        let node = NodeName(NODES[0].to_owned());
+        let node = NodeName(NODES[0].into());
         let pods: BTreeMap<PodUid, Pod> = self
             .objects
             .values()
@@ -300,7 +300,7 @@ impl<'a> World<'a> {
         let kept = self.reconciler.compiled();
         prop_assert_eq!(&compiled.subjects, &kept.subjects);
         let mut tables = self.reconciler.desired().clone();
-        tables.peers.clear();
+        tables.peers = Peers::default();
         tables.rules.clear();
         for endpoint in tables.endpoints.values_mut() {
             endpoint.policy = PolicyWord::OPEN;
@@ -323,7 +323,7 @@ fn verdicts(tables: &Tables, tuples: &[Tuple]) -> Vec<bool> {
 
 fn addresses<'o>(objects: impl Iterator<Item = &'o Object>) -> Vec<IpAddr> {
     let of_pods = objects.flat_map(|object| match object {
-        Object::Pod(pod) => pod.addresses.clone(),
+        Object::Pod(pod) => pod.addresses.to_vec(),
         _ => Vec::new(),
     });
     let outside = ["192.0.2.7", "10.1.0.200", "2001:db8::7"];

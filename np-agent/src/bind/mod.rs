@@ -77,7 +77,7 @@ impl Bindings {
             uid: uid.clone(),
             node: Some(node.clone()),
             labels: labels.clone(),
-            addresses: addresses.clone(),
+            addresses: addresses.as_slice().into(),
             named_ports: named_ports.clone(),
             host_network: false,
             phase: Phase::Active,

@@ -11,10 +11,10 @@ fn node() -> NodeName {
 fn mk_pod(name: &str, addr: &str) -> Pod {
     Pod {
         key: PodKey::new("default", name),
-        uid: PodUid(format!("uid-{name}")),
+        uid: PodUid(format!("uid-{name}").into()),
         node: Some(node()),
         labels: Arc::default(),
-        addresses: vec![addr.parse().expect("an address")],
+        addresses: [addr.parse().expect("an address")].into(),
         named_ports: Arc::default(),
         host_network: false,
         phase: Phase::Active,
@@ -131,7 +131,7 @@ fn without_pod_ranges_nothing_is_foreign() {
 fn uplinks_are_told_from_pods_by_what_the_node_says() {
     let index = mk_index(&[], &["10.0.0.0/24"]);
     let mut with_address = mk_veth(2, &["192.168.65.1"]);
-    with_address.addresses = vec!["192.168.65.10".parse().expect("an address")];
+    with_address.addresses = ["192.168.65.10".parse().expect("an address")].into();
     assert_eq!(role_of(with_address, &index), Some(Role::Uplink));
     let mut with_gateway = mk_veth(2, &["192.168.65.1"]);
     with_gateway.gateway = true;

@@ -19,7 +19,7 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
 fn render(endpoints: &[EndpointRecord]) -> String {
     let side = |side: &SideRecord| {
         if side.isolated {
-            side.policies.iter().map(|key| key.name.as_str()).collect::<Vec<_>>().join(",")
+            side.policies.iter().map(|key| key.name.as_ref()).collect::<Vec<_>>().join(",")
         } else {
             "-".to_owned()
         }
@@ -31,8 +31,8 @@ fn render(endpoints: &[EndpointRecord]) -> String {
                 endpoint.addresses.iter().map(ToString::to_string).collect();
             [
                 endpoint.id.to_string(),
-                endpoint.pod.namespace.clone(),
-                endpoint.pod.name.clone(),
+                endpoint.pod.namespace.to_string(),
+                endpoint.pod.name.to_string(),
                 addresses.join(","),
                 endpoint.device.clone(),
                 side(&endpoint.ingress),

@@ -11,7 +11,7 @@ use crate::model::{ContainerPort, IpBlock, Selector};
 pub enum Atom {
     /// A pod of a namespace.
     PodsOf {
-        namespace: String,
+        namespace: Arc<str>,
         pods: Selector,
     },
     /// A pod of the namespaces that a selector matches.

@@ -23,7 +23,7 @@ pub use atoms::{Atom, AtomId, AtomSet, Atoms};
 use peers::{Anew, NewTests, Tests};
 pub use rule_set::{AllowPorts, AllowRule, RuleSet};
 
-use crate::index::{Index, Touched};
+use crate::index::{Index, Touched, pack};
 use crate::model::{ContainerPort, Direction, Labels, Pod, PodUid, PolicyKey};
 
 /// What the policies of a cluster mean to some of its pods.
@@ -77,12 +77,16 @@ impl Compiled {
         if let Anew::Some(tests) = &anew {
             prefixes.extend(self.concerned(index, tests));
         }
-        let changed =
-            prefixes.into_iter().filter(|prefix| self.update_peer(index, *prefix)).collect();
+        let changed = self.update_peers(index, prefixes);
         if !matches!(anew, Anew::Nobody) {
             self.forget_unused();
         }
         changed
+    }
+
+    /// Gives back what growing has left empty.
+    pub fn pack(&mut self) {
+        pack(&mut self.peers);
     }
 
     fn update_subjects<'a>(
@@ -140,19 +144,15 @@ impl Compiled {
         self.tests.ask(rules, &mut self.atoms)
     }
 
-    /// The prefixes that the new tests may find to be other peers. Replicas are asked once.
+    /// The prefixes that the new tests may find to be other peers.
     fn concerned(&self, index: &Index, tests: &NewTests) -> BTreeSet<IpNet> {
-        let leaving: HashSet<*const AtomId> =
-            self.sets.iter().filter(|set| tests.leave(set)).map(|set| set.as_ptr()).collect();
-        let left = self.peers.iter().filter(|(_, set)| leaving.contains(&set.as_ptr()));
-        let mut alike: HashMap<(*const Labels, *const ContainerPort, &str), bool> = HashMap::new();
-        let found = index.owners().filter(|(_, pod)| {
-            let kind =
-                (Arc::as_ptr(&pod.labels), pod.named_ports.as_ptr(), pod.key.namespace.as_str());
-            *alike.entry(kind).or_insert_with(|| tests.concern(index, pod))
-        });
-        let found = found.map(|(addr, _)| IpNet::from(addr));
-        let mut prefixes: BTreeSet<IpNet> = left.map(|(prefix, _)| *prefix).chain(found).collect();
+        let reached = index.namespaces_of_pods().filter(|name| tests.reach(index, name));
+        let mut alike: HashMap<Kind, bool> = HashMap::new();
+        let found = reached
+            .flat_map(|name| index.pods_of(name))
+            .filter(|pod| *alike.entry(kind(pod)).or_insert_with(|| tests.concern(index, pod)));
+        let addresses = found.flat_map(|pod| pod.addresses.iter());
+        let mut prefixes: BTreeSet<IpNet> = addresses.map(|addr| IpNet::from(*addr)).collect();
         for block in &tests.blocks {
             let within = *block..=IpNet::from(block.broadcast());
             prefixes.extend(index.owned(block.network(), block.broadcast()).map(IpNet::from));
@@ -169,18 +169,50 @@ impl Compiled {
         self.atoms.retain(&in_use);
     }
 
-    /// True when the prefix satisfies other atoms than before.
-    fn update_peer(&mut self, index: &Index, prefix: IpNet) -> bool {
-        let set = self.tests.entry(index, prefix, &mut self.atoms);
-        let set = set.map(|set| self.shared(set));
-        if self.peers.get(&prefix) == set.as_ref() {
-            return false;
-        }
-        match set {
-            Some(set) => self.peers.insert(prefix, set),
-            None => self.peers.remove(&prefix),
+    /// Returns the prefixes that satisfy other atoms than before.
+    fn update_peers(&mut self, index: &Index, prefixes: BTreeSet<IpNet>) -> BTreeSet<IpNet> {
+        let mut alike = HashMap::new();
+        let mut changed = |prefix: &IpNet| {
+            let set = self.entry(index, *prefix, &mut alike);
+            if self.peers.get(prefix) == set.as_ref() {
+                return false;
+            }
+            match set {
+                Some(set) => self.peers.insert(*prefix, set),
+                None => self.peers.remove(prefix),
+            };
+            true
         };
-        true
+        prefixes.into_iter().filter(&mut changed).collect()
+    }
+
+    /// What a prefix satisfies; none when a shorter one says so already. `alike` is what was found
+    /// for pods of a kind: of replicas one is asked.
+    fn entry(
+        &mut self,
+        index: &Index,
+        prefix: IpNet,
+        alike: &mut HashMap<Kind, AtomSet>,
+    ) -> Option<AtomSet> {
+        let (blocks, around) = self.tests.blocks(prefix);
+        let single = prefix.prefix_len() == prefix.max_prefix_len();
+        let Some(pod) = index.owner(prefix.addr()).filter(|_| single) else {
+            return (blocks != around).then(|| self.shared(blocks.into_iter().collect()));
+        };
+        let own = match alike.get(&kind(pod)) {
+            Some(known) => known.clone(),
+            None => {
+                let set = self.tests.of_pod(index, pod, &mut self.atoms);
+                let set = self.shared(set.into_iter().collect());
+                alike.insert(kind(pod), set.clone());
+                set
+            }
+        };
+        if blocks.is_empty() {
+            return (!own.is_empty() || !around.is_empty()).then_some(own);
+        }
+        let set: BTreeSet<AtomId> = blocks.into_iter().chain(own.iter().copied()).collect();
+        (set != around).then(|| self.shared(set.into_iter().collect()))
     }
 
     fn shared(&mut self, set: Vec<AtomId>) -> AtomSet {
@@ -191,4 +223,11 @@ impl Compiled {
         self.sets.insert(set.clone());
         set
     }
+}
+
+/// What a pod is to the tests, but for its addresses: pods of one kind satisfy the same.
+type Kind = (*const Labels, *const ContainerPort, *const str);
+
+fn kind(pod: &Pod) -> Kind {
+    (Arc::as_ptr(&pod.labels), pod.named_ports.as_ptr(), Arc::as_ptr(&pod.key.namespace))
 }

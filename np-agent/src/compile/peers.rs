@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use super::selectors::Selectors;
-use super::{AllowPorts, AllowRule, Atom, AtomId, AtomSet, Atoms};
+use super::{AllowPorts, AllowRule, Atom, AtomId, Atoms};
 use crate::index::Index;
 use crate::model::{ContainerPort, IpBlock, Pod, Protocol};
 
@@ -33,15 +33,15 @@ struct Asked {
 #[derive(Debug)]
 pub enum Anew {
     Nobody,
-    /// Those that satisfied what is asked no more, and those that may satisfy what is new.
+    /// Those that satisfied what is asked no more, and those that satisfy what is new.
     Some(Box<NewTests>),
 }
 
 #[derive(Debug)]
 pub struct NewTests {
-    removed: BTreeSet<AtomId>,
-    added: Selectors,
-    /// The names of ports that are asked for now or were before, and not both.
+    /// Selectors that are asked for now or were before, and not both.
+    selectors: Selectors,
+    /// The same of names of ports.
     ports: BTreeSet<(Protocol, String)>,
     /// The same of blocks: what lies in one may be another peer.
     pub blocks: BTreeSet<IpNet>,
@@ -50,15 +50,15 @@ pub struct NewTests {
 }
 
 impl NewTests {
-    /// Whether a set has an atom that nobody asks for now.
-    pub fn leave(&self, set: &AtomSet) -> bool {
-        set.iter().any(|id| self.removed.contains(id))
+    /// Whether there may be pods in a namespace that they concern.
+    pub fn reach(&self, index: &Index, namespace: &str) -> bool {
+        !self.ports.is_empty() || self.selectors.reach(namespace, index.namespace(namespace))
     }
 
     pub fn concern(&self, index: &Index, pod: &Pod) -> bool {
         let namespace = index.namespace(&pod.key.namespace);
         let named = |port: &ContainerPort| self.ports.contains(&(port.protocol, port.name.clone()));
-        self.added.matching(pod, namespace).next().is_some()
+        self.selectors.matching(pod, namespace).next().is_some()
             || (!self.ports.is_empty() && pod.named_ports.iter().any(named))
     }
 }
@@ -88,11 +88,10 @@ impl Tests {
         if asked == self.asked {
             return Anew::Nobody;
         }
-        let added = asked.selectors.difference(&self.asked.selectors).copied().collect();
+        let selectors = asked.selectors.symmetric_difference(&self.asked.selectors);
         let blocks = asked.blocks.symmetric_difference(&self.asked.blocks);
         let new = NewTests {
-            removed: self.asked.selectors.difference(&asked.selectors).copied().collect(),
-            added: Selectors::of(&added, atoms),
+            selectors: Selectors::of(selectors.copied(), atoms),
             ports: asked.ports.symmetric_difference(&self.asked.ports).cloned().collect(),
             blocks: blocks.filter_map(|id| Some(block(atoms, *id)?.cidr)).collect(),
             borders: self.blocks.borders.keys().copied().collect(),
@@ -100,7 +99,9 @@ impl Tests {
         if asked.blocks != self.asked.blocks {
             self.blocks = Blocks::of(&asked.blocks, atoms);
         }
-        self.selectors = Selectors::of(&asked.selectors, atoms);
+        if asked.selectors != self.asked.selectors {
+            self.selectors = Selectors::of(asked.selectors.iter().copied(), atoms);
+        }
         self.asked = asked;
         Anew::Some(Box::new(new))
     }
@@ -114,27 +115,15 @@ impl Tests {
         self.blocks.borders.keys().copied()
     }
 
-    /// What a prefix satisfies, ascending; none when a shorter one says so already.
-    pub fn entry(&self, index: &Index, prefix: IpNet, atoms: &mut Atoms) -> Option<Vec<AtomId>> {
-        let outer = self.blocks.around(prefix);
-        let inner = self.blocks.within(prefix, &outer);
-        let single = prefix.prefix_len() == prefix.max_prefix_len();
-        let owner = index.owner(prefix.addr()).filter(|_| single);
-        let set = match owner {
-            Some(pod) => self.of_pod(index, pod, inner, atoms),
-            None => inner,
-        };
-        (set != outer).then(|| set.into_iter().collect())
+    /// The blocks that hold a prefix, and those that hold what lies right around it.
+    pub fn blocks(&self, prefix: IpNet) -> (BTreeSet<AtomId>, BTreeSet<AtomId>) {
+        let around = self.blocks.around(prefix);
+        (self.blocks.within(prefix, &around), around)
     }
 
-    fn of_pod(
-        &self,
-        index: &Index,
-        pod: &Pod,
-        blocks: BTreeSet<AtomId>,
-        atoms: &mut Atoms,
-    ) -> BTreeSet<AtomId> {
-        let mut set = blocks;
+    /// What a pod satisfies besides blocks.
+    pub fn of_pod(&self, index: &Index, pod: &Pod, atoms: &mut Atoms) -> BTreeSet<AtomId> {
+        let mut set = BTreeSet::new();
         set.extend(self.selectors.matching(pod, index.namespace(&pod.key.namespace)));
         for port in pod.named_ports.iter() {
             if self.asked.ports.contains(&(port.protocol, port.name.clone())) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use super::Atom;
 use super::hash::hash_of;
@@ -74,7 +75,7 @@ impl Hash for RuleSet {
 }
 
 /// None for a rule that can match nothing.
-fn allow(rule: &Rule, namespace: &str, pod: &Pod, direction: Direction) -> Option<AllowRule> {
+fn allow(rule: &Rule, namespace: &Arc<str>, pod: &Pod, direction: Direction) -> Option<AllowRule> {
     let peers = rule
         .peers
         .as_ref()
@@ -87,10 +88,10 @@ fn allow(rule: &Rule, namespace: &str, pod: &Pod, direction: Direction) -> Optio
     (!nothing).then_some(AllowRule { peers, ports })
 }
 
-fn atom(peer: &Peer, namespace: &str) -> Atom {
+fn atom(peer: &Peer, namespace: &Arc<str>) -> Atom {
     match peer {
         Peer::Pods { namespaces: None, pods } => {
-            Atom::PodsOf { namespace: namespace.to_owned(), pods: pods.clone() }
+            Atom::PodsOf { namespace: namespace.clone(), pods: pods.clone() }
         }
         Peer::Pods { namespaces: Some(namespaces), pods } => {
             Atom::Pods { namespaces: namespaces.clone(), pods: pods.clone() }

@@ -1,7 +1,7 @@
 //! The selectors that policies put to peers, so laid out that a pod meets only those that may match
 //! it: each lies under a label that it asks for, of the namespace first and of the pod then.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::{Atom, AtomId, Atoms};
@@ -10,7 +10,7 @@ use crate::model::{Namespace, Pod, Requirement, Selector};
 #[derive(Clone, Debug, Default)]
 pub struct Selectors {
     /// Those for pods of one namespace, by its name.
-    of_namespace: HashMap<String, ByLabel<Candidate>>,
+    of_namespace: HashMap<Arc<str>, ByLabel<Candidate>>,
     /// Those for pods of the namespaces that a selector matches.
     of_namespaces: ByLabel<ByLabel<Candidate>>,
 }
@@ -20,16 +20,16 @@ type Candidate = Vec<(AtomId, Arc<Atom>)>;
 /// What lies under one label, and what asks for no certain one.
 #[derive(Clone, Debug, Default)]
 struct ByLabel<T> {
-    labels: HashMap<String, HashMap<String, T>>,
+    labels: HashMap<Box<str>, HashMap<Box<str>, T>>,
     others: T,
 }
 
 impl Selectors {
-    pub fn of(asked: &BTreeSet<AtomId>, atoms: &Atoms) -> Self {
+    pub fn of(asked: impl Iterator<Item = AtomId>, atoms: &Atoms) -> Self {
         let mut selectors = Self::default();
         for id in asked {
-            let Some(atom) = atoms.get(*id) else { continue };
-            let candidate = || (*id, atom.clone());
+            let Some(atom) = atoms.get(id) else { continue };
+            let candidate = || (id, atom.clone());
             match &**atom {
                 Atom::PodsOf { namespace, pods } => {
                     let by_label = selectors.of_namespace.entry(namespace.clone()).or_default();
@@ -44,6 +44,15 @@ impl Selectors {
             }
         }
         selectors
+    }
+
+    /// Whether some may match pods of a namespace.
+    pub fn reach(&self, name: &str, namespace: Option<&Namespace>) -> bool {
+        let by_labels = namespace.is_some_and(|namespace| {
+            let mut candidates = self.of_namespaces.candidates(&namespace.labels);
+            candidates.any(|by_label| !by_label.is_empty())
+        });
+        by_labels || self.of_namespace.contains_key(name)
     }
 
     pub fn matching<'a>(
@@ -81,7 +90,7 @@ impl<T: Default> ByLabel<T> {
         });
         let Some((key, values)) = certain else { return put(&mut self.others) };
         let by_value = self.labels.entry(key.clone()).or_default();
-        for value in values {
+        for value in values.iter() {
             put(by_value.entry(value.clone()).or_default());
         }
     }
@@ -90,7 +99,14 @@ impl<T: Default> ByLabel<T> {
         &'a self,
         labels: &'a BTreeMap<String, String>,
     ) -> impl Iterator<Item = &'a T> {
-        let certain = labels.iter().filter_map(|(key, value)| self.labels.get(key)?.get(value));
+        let certain =
+            labels.iter().filter_map(|(key, value)| self.labels.get(&**key)?.get(&**value));
         certain.chain([&self.others])
+    }
+}
+
+impl ByLabel<Candidate> {
+    fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.others.is_empty()
     }
 }

@@ -74,7 +74,7 @@ fn selector(f: &mut fmt::Formatter<'_>, selector: &Selector) -> fmt::Result {
         }
         match requirement {
             Requirement::In(key, values) if values.len() == 1 => {
-                write!(f, "{key}={}", values.iter().map(String::as_str).collect::<String>())?;
+                write!(f, "{key}={}", joined(values))?;
             }
             Requirement::In(key, values) => write!(f, "{key} in ({})", joined(values))?,
             Requirement::NotIn(key, values) => write!(f, "{key} notin ({})", joined(values))?,
@@ -85,8 +85,8 @@ fn selector(f: &mut fmt::Formatter<'_>, selector: &Selector) -> fmt::Result {
     Ok(())
 }
 
-fn joined(values: &std::collections::BTreeSet<String>) -> String {
-    values.iter().map(String::as_str).collect::<Vec<_>>().join(",")
+fn joined(values: &[Box<str>]) -> String {
+    values.join(",")
 }
 
 fn list<T>(

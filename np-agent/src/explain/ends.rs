@@ -300,7 +300,7 @@ impl Explain<'_> {
         if pod.phase == Phase::Finished && !pod.host_network {
             return Err(EndError::Finished(key));
         }
-        let mut addresses = pod.addresses.clone();
+        let mut addresses = pod.addresses.to_vec();
         if let (true, Some(node)) = (addresses.is_empty() && pod.host_network, &pod.node) {
             addresses = self.index.node(node).map_or(addresses, |node| node.addresses.clone());
         }
@@ -311,7 +311,7 @@ impl Explain<'_> {
     }
 
     fn node(&self, name: &str) -> Result<Party<'_>, EndError> {
-        let wanted = NodeName(name.to_owned());
+        let wanted = NodeName(name.into());
         let object = self.index.node(&wanted);
         let mut known = self.node_addresses.values().copied();
         let node = object.map(|object| &object.name).or_else(|| known.find(|n| **n == wanted));

@@ -4,19 +4,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::pack;
 use crate::model::Pod;
 
 /// The pods that show an address; the one with the best claim to it comes first.
 #[derive(Clone, Debug, Default)]
 pub struct Claims {
-    by_addr: BTreeMap<IpAddr, Claimants>,
-}
-
-/// Nearly always one: two only while an address goes from one pod to the next.
-#[derive(Clone, Debug)]
-struct Claimants {
-    owner: Arc<Pod>,
-    others: Vec<Arc<Pod>>,
+    owners: BTreeMap<IpAddr, Arc<Pod>>,
+    /// Nearly always empty: an address has two pods only while it goes from one to the next.
+    others: BTreeMap<IpAddr, Vec<Arc<Pod>>>,
 }
 
 impl Claims {
@@ -37,34 +33,36 @@ impl Claims {
         }
     }
 
+    pub fn pack(&mut self) {
+        pack(&mut self.owners);
+    }
+
     pub fn owner(&self, addr: IpAddr) -> Option<&Arc<Pod>> {
-        self.by_addr.get(&addr).map(|claimants| &claimants.owner)
+        self.owners.get(&addr)
     }
 
     pub fn owned(&self, first: IpAddr, last: IpAddr) -> impl Iterator<Item = IpAddr> {
-        self.by_addr.range(first..=last).map(|(addr, _)| *addr)
+        self.owners.range(first..=last).map(|(addr, _)| *addr)
     }
 
     pub fn owners(&self) -> impl Iterator<Item = (IpAddr, &Arc<Pod>)> {
-        self.by_addr.iter().map(|(addr, claimants)| (*addr, &claimants.owner))
+        self.owners.iter().map(|(addr, pod)| (*addr, pod))
     }
 
     fn of(&self, addr: IpAddr) -> impl Iterator<Item = &Arc<Pod>> {
-        let claimants = self.by_addr.get(&addr);
-        claimants
-            .into_iter()
-            .flat_map(|claimants| claimants.others.iter().chain([&claimants.owner]))
+        self.others.get(&addr).into_iter().flatten().chain(self.owners.get(&addr))
     }
 
     fn set(&mut self, addr: IpAddr, mut all: Vec<Arc<Pod>>) {
         all.sort_by_key(|pod| pod.claim_to_address());
         match all.pop() {
-            None => {
-                self.by_addr.remove(&addr);
-            }
-            Some(owner) => {
-                self.by_addr.insert(addr, Claimants { owner, others: all });
-            }
+            None => self.owners.remove(&addr),
+            Some(owner) => self.owners.insert(addr, owner),
+        };
+        if all.is_empty() {
+            self.others.remove(&addr);
+        } else {
+            self.others.insert(addr, all);
         }
     }
 }

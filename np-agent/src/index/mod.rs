@@ -11,7 +11,9 @@
 //! an object that another one speaks of, because watches give no order between kinds. What a change
 //! makes worth asking again is told as [`Touched`].
 
+mod by_key;
 mod claims;
+mod pack;
 mod shared;
 mod touched;
 
@@ -19,8 +21,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use by_key::ByKey;
 use claims::Claims;
-use shared::{ByKey, Shared};
+pub use pack::pack;
+use shared::Shared;
 pub use touched::Touched;
 
 use crate::model::{
@@ -31,9 +35,9 @@ use crate::model::{
 /// Holds all objects.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
-    pods: BTreeSet<ByKey>,
+    pods: BTreeSet<ByKey<Pod>>,
     namespaces: BTreeMap<String, Namespace>,
-    policies: BTreeMap<PolicyKey, Policy>,
+    policies: BTreeSet<ByKey<Policy>>,
     nodes: BTreeMap<NodeName, Node>,
     claims: Claims,
     shared: Shared,
@@ -49,7 +53,6 @@ impl Index {
                 if let Some(ByKey(old)) = self.pods.take(&key) {
                     self.claims.remove(&old);
                     touched.pod(&old);
-                    self.shared.forget(old);
                 }
             }
             Change::Apply(Object::Namespace(namespace)) => {
@@ -64,14 +67,15 @@ impl Index {
                     self.touch_pods_of(&name, touched);
                 }
             }
-            Change::Apply(Object::Policy(policy)) => {
-                if self.policies.get(&policy.key) != Some(&policy) {
+            Change::Apply(Object::Policy(mut policy)) => {
+                if self.policies.get(&policy.key).is_none_or(|known| *known.0 != policy) {
                     touched.policy(&policy.key);
-                    self.policies.insert(policy.key.clone(), policy);
+                    self.shared.share_policy(&mut policy);
+                    self.policies.replace(ByKey(Arc::new(policy)));
                 }
             }
             Change::Delete(ObjectKey::Policy(key)) => {
-                if self.policies.remove(&key).is_some() {
+                if self.policies.remove(&key) {
                     touched.policy(&key);
                 }
             }
@@ -93,9 +97,8 @@ impl Index {
             }
             self.claims.remove(&old);
             touched.pod(&old);
-            self.shared.forget(old);
         }
-        self.shared.share(&mut pod);
+        self.shared.share_pod(&mut pod);
         let pod = Arc::new(pod);
         self.claims.insert(&pod);
         touched.pod(&pod);
@@ -103,11 +106,14 @@ impl Index {
     }
 
     fn touch_pods_of(&self, namespace: &str, touched: &mut Touched) {
-        let first = PodKey::new(namespace, "");
-        let all = self.pods.range(first..).take_while(|pod| pod.0.key.namespace == namespace);
-        for ByKey(pod) in all {
-            touched.peer(pod);
-        }
+        self.pods_of(namespace).for_each(|pod| touched.peer(pod));
+    }
+
+    /// Gives back what growing has left empty: worth it when most objects have been seen.
+    pub fn pack(&mut self) {
+        pack(&mut self.pods);
+        pack(&mut self.policies);
+        self.claims.pack();
     }
 
     pub fn pod(&self, key: &PodKey) -> Option<&Arc<Pod>> {
@@ -117,6 +123,24 @@ impl Index {
     /// All pods, ascending by key.
     pub fn pods(&self) -> impl ExactSizeIterator<Item = &Pod> {
         self.pods.iter().map(|pod| pod.0.as_ref())
+    }
+
+    /// The pods of a namespace, ascending by key.
+    pub fn pods_of<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Pod>> {
+        let first = PodKey::new(namespace, "");
+        let pods = self.pods.range(first..).map(|pod| &pod.0);
+        pods.take_while(move |pod| *pod.key.namespace == *namespace)
+    }
+
+    /// The names of namespaces that have pods, ascending: also of those not seen themselves.
+    pub fn namespaces_of_pods(&self) -> impl Iterator<Item = &str> {
+        let first = self.pods.first();
+        std::iter::successors(first, |last| {
+            // No name lies between.
+            let next = PodKey::new(format!("{}\0", last.0.key.namespace), "");
+            self.pods.range(next..).next()
+        })
+        .map(|pod| pod.0.key.namespace.as_ref())
     }
 
     /// The pod of a name if it is still the same one: names come again, uids do not.
@@ -136,7 +160,7 @@ impl Index {
 
     /// All policies, ascending by key.
     pub fn policies(&self) -> impl ExactSizeIterator<Item = &Policy> {
-        self.policies.values()
+        self.policies.iter().map(|policy| policy.0.as_ref())
     }
 
     pub fn node(&self, name: &NodeName) -> Option<&Node> {
@@ -149,10 +173,10 @@ impl Index {
 
     /// The policies that select a pod and carry a direction, ascending by key.
     pub fn selecting(&self, pod: &Pod, direction: Direction) -> impl Iterator<Item = &Policy> {
-        let first = PolicyKey::new(pod.key.namespace.clone(), String::new());
+        let first = PolicyKey::new(pod.key.namespace.clone(), "");
         self.policies
             .range(first..)
-            .map(|(_, policy)| policy)
+            .map(|policy| policy.0.as_ref())
             .take_while(|policy| policy.key.namespace == pod.key.namespace)
             .filter(move |policy| {
                 policy.rules(direction).is_some() && policy.subjects.matches(&pod.labels)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::model::{Pod, PodKey, PolicyKey};
 
@@ -13,7 +14,7 @@ pub struct Touched {
     /// Pods that may be selected by other policies.
     pub pods: BTreeSet<PodKey>,
     /// Namespaces whose policies are others.
-    pub policies_of: BTreeSet<String>,
+    pub policies_of: BTreeSet<Arc<str>>,
 }
 
 impl Touched {

@@ -65,9 +65,8 @@ struct DnsPorts<'a> {
 fn ports<'a>(world: &World<'a>) -> DnsPorts<'a> {
     let mut ports =
         DnsPorts { numbers: USUAL.into(), names: ["dns", "dns-tcp", "dns-udp", "domain"].into() };
-    let targets = world.services().flat_map(|service| &service.ports);
-    for port in targets.filter(|port| port.port == 53) {
-        match &port.target {
+    for target in &world.dns {
+        match target {
             TargetPort::Number(number) => ports.numbers.insert(*number),
             TargetPort::Named(name) => ports.names.insert(name),
         };

@@ -31,7 +31,7 @@ fn destinations<'a>(
     policy: &'a Policy,
     rule: &RuleAt<'a>,
 ) -> Vec<(&'a str, &'a Selector)> {
-    let own = policy.key.namespace.as_str();
+    let own = policy.key.namespace.as_ref();
     match rule.direction {
         Direction::Ingress => vec![(own, &policy.subjects)],
         Direction::Egress => {

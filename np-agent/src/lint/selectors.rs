@@ -6,7 +6,7 @@ use super::code::Code;
 use super::finding::{Report, rules};
 use super::world::World;
 use super::{items, words};
-use crate::model::{Peer, Requirement, Selector};
+use crate::model::{Peer, Requirement, Selector, Values};
 
 pub(super) fn check(world: &World<'_>, report: &mut Report<'_, '_>) {
     let policy = report.policy;
@@ -184,7 +184,7 @@ fn key(requirement: &Requirement) -> &str {
 /// What a selector demands of one label.
 #[derive(Default)]
 struct Demands<'a> {
-    allowed: Vec<&'a BTreeSet<String>>,
+    allowed: Vec<&'a Values>,
     excluded: BTreeSet<&'a str>,
     exists: bool,
     absent: bool,
@@ -197,7 +197,7 @@ impl<'a> Demands<'a> {
             match requirement {
                 Requirement::In(_, values) => demands.allowed.push(values),
                 Requirement::NotIn(_, values) => {
-                    demands.excluded.extend(values.iter().map(String::as_str));
+                    demands.excluded.extend(values.iter().map(AsRef::as_ref));
                 }
                 Requirement::Exists(_) => demands.exists = true,
                 Requirement::DoesNotExist(_) => demands.absent = true,
@@ -212,8 +212,7 @@ impl<'a> Demands<'a> {
         }
         let Some((first, others)) = self.allowed.split_first() else { return false };
         !first.iter().any(|value| {
-            others.iter().all(|values| values.contains(value))
-                && !self.excluded.contains(value.as_str())
+            others.iter().all(|values| values.contains(value)) && !self.excluded.contains(&**value)
         })
     }
 
@@ -225,8 +224,9 @@ impl<'a> Demands<'a> {
             || (self.absent && !self.excluded.is_empty())
             || (given
                 && !self.excluded.is_empty()
-                && self.allowed.iter().all(|values| {
-                    values.iter().all(|value| !self.excluded.contains(value.as_str()))
-                }))
+                && self
+                    .allowed
+                    .iter()
+                    .all(|values| values.iter().all(|value| !self.excluded.contains(&**value))))
     }
 }

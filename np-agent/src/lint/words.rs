@@ -12,10 +12,10 @@ pub(super) fn selector(selector: &Selector) -> String {
     let requirement = |requirement: &Requirement| match requirement {
         Requirement::In(key, values) => match values.first().filter(|_| values.len() == 1) {
             Some(value) => format!("{key}={value}"),
-            None => format!("{key} in ({})", joined(values)),
+            None => format!("{key} in ({})", joined(values.iter())),
         },
-        Requirement::NotIn(key, values) => format!("{key} notin ({})", joined(values)),
-        Requirement::Exists(key) => key.clone(),
+        Requirement::NotIn(key, values) => format!("{key} notin ({})", joined(values.iter())),
+        Requirement::Exists(key) => key.to_string(),
         Requirement::DoesNotExist(key) => format!("!{key}"),
     };
     selector.requirements().map(requirement).collect::<Vec<_>>().join(",")

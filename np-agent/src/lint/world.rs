@@ -8,7 +8,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::index::Index;
-use crate::model::{Background, Peer, Policy, Protocol, Requirement, Selector, Service};
+use crate::model::{
+    Background, Peer, Policy, Protocol, Requirement, Selector, Service, TargetPort,
+};
 
 type Labels = BTreeMap<String, String>;
 
@@ -26,6 +28,8 @@ pub(super) struct World<'a> {
     /// Some Namespace objects are known.
     pub namespaces_known: bool,
     services: BTreeMap<&'a str, Vec<&'a Service>>,
+    /// What Services send port 53 to, each once: where DNS servers listen.
+    pub dns: Vec<&'a TargetPort>,
     pub service_ranges: &'a [IpNet],
     pub pod_ranges: Vec<IpNet>,
     pub pod_addresses: BTreeSet<IpAddr>,
@@ -86,7 +90,14 @@ impl<'a> World<'a> {
             groups.add(&workload.namespace, &workload.labels, workload.host_network, ports);
         }
         let mut services: BTreeMap<&str, Vec<&Service>> = BTreeMap::new();
+        let mut dns: Vec<&TargetPort> = Vec::new();
         for service in &background.services {
+            let targets = service.ports.iter().filter(|port| port.port == 53);
+            for target in targets.map(|port| &port.target) {
+                if !dns.contains(&target) {
+                    dns.push(target);
+                }
+            }
             services.entry(&service.namespace).or_default().push(service);
         }
         let mut policies: BTreeMap<&str, Vec<&Policy>> = BTreeMap::new();
@@ -108,6 +119,7 @@ impl<'a> World<'a> {
             namespaces,
             namespaces_known: index.namespaces().next().is_some(),
             services,
+            dns,
             service_ranges: &background.service_ranges,
             pod_ranges: index.nodes().flat_map(|node| node.pod_cidrs.iter().copied()).collect(),
             pod_addresses,

@@ -1,6 +1,7 @@
 //! Keys and identities as newtypes, so that a pod's name is never taken for its UID.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,12 +11,13 @@ macro_rules! namespaced {
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(into = "String", try_from = "String")]
         pub struct $name {
-            pub namespace: String,
-            pub name: String,
+            /// Many objects have the same: the index holds equal ones once.
+            pub namespace: Arc<str>,
+            pub name: Box<str>,
         }
 
         impl $name {
-            pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+            pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Box<str>>) -> Self {
                 Self { namespace: namespace.into(), name: name.into() }
             }
         }
@@ -57,7 +59,7 @@ namespaced! {
 /// What Kubernetes never reuses: `metadata.uid`. Manifests may lack one; sources then give the
 /// object a uid made of its namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct PodUid(pub String);
+pub struct PodUid(pub Box<str>);
 
 impl fmt::Display for PodUid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -65,9 +67,9 @@ impl fmt::Display for PodUid {
     }
 }
 
-/// A node's name, as in `spec.nodeName`.
+/// A node's name, as in `spec.nodeName`. Held once for all pods of the node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct NodeName(pub String);
+pub struct NodeName(pub Arc<str>);
 
 impl fmt::Display for NodeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

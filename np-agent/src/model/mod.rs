@@ -25,7 +25,7 @@ pub use node::Node;
 pub use np_common::direction::Direction;
 pub use pod::{ContainerPort, Labels, Phase, Pod};
 pub use policy::{IpBlock, Peer, Policy, PortMatch, Ports, Protocol, Rule};
-pub use selector::{Requirement, Selector};
+pub use selector::{Requirement, Selector, Values};
 
 /// One object of the cluster, whatever its kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -20,7 +20,7 @@ pub struct Pod {
     /// Replicas have the same: the index holds equal ones once.
     pub labels: Arc<Labels>,
     /// `status.podIPs`, or the one `status.podIP`: at most one per family, first is primary.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Box<[IpAddr]>,
     /// Named ports of containers and of restartable init containers (sidecars).
     pub named_ports: Arc<[ContainerPort]>,
     pub host_network: bool,

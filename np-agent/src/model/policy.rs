@@ -19,9 +19,9 @@ pub struct Policy {
     pub subjects: Selector,
     /// The rules for ingress when the effective `policyTypes` have Ingress, else none. An empty
     /// list isolates and allows nothing.
-    pub ingress: Option<Vec<Rule>>,
+    pub ingress: Option<Box<[Rule]>>,
     /// The same for egress.
-    pub egress: Option<Vec<Rule>>,
+    pub egress: Option<Box<[Rule]>>,
 }
 
 impl Policy {
@@ -39,9 +39,9 @@ impl Policy {
 pub struct Rule {
     /// `from` or `to`; none means everyone, also off the cluster. `Some` of nothing matches
     /// nobody: every peer of the list was unusable.
-    pub peers: Option<Vec<Peer>>,
+    pub peers: Option<Box<[Peer]>>,
     /// `ports`; none means every port of every protocol.
-    pub ports: Option<Vec<PortMatch>>,
+    pub ports: Option<Box<[PortMatch]>>,
 }
 
 /// One element of `from` or `to`.
@@ -61,7 +61,7 @@ pub struct IpBlock {
     /// Truncated: no host bits. IPv4-mapped blocks are IPv4 blocks.
     pub cidr: IpNet,
     /// Truncated, of the family of `cidr`, inside it, sorted.
-    pub except: Vec<IpNet>,
+    pub except: Box<[IpNet]>,
 }
 
 /// One element of `ports`.

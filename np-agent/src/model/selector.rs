@@ -4,6 +4,8 @@
 //! (`Requirement.Matches`) of kubernetes/kubernetes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,19 +13,25 @@ use serde::{Deserialize, Serialize};
 /// repetition, so that equal selectors compare equal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Selector {
-    requirements: Box<[Requirement]>,
+    /// Policies mostly repeat each other's: the index holds equal ones once.
+    pub(crate) requirements: Arc<[Requirement]>,
 }
 
 /// `matchLabels` entries are `In` with one value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Requirement {
     /// The key is present and its value in the set.
-    In(String, BTreeSet<String>),
+    In(Box<str>, Values),
     /// The key is absent, or its value not in the set.
-    NotIn(String, BTreeSet<String>),
-    Exists(String),
-    DoesNotExist(String),
+    NotIn(Box<str>, Values),
+    Exists(Box<str>),
+    DoesNotExist(Box<str>),
 }
+
+/// The values of a requirement, sorted and without repetition. Nearly always one or two: an ordered
+/// set of its own would be ten times their size.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Values(Box<[Box<str>]>);
 
 impl Selector {
     /// The empty selector.
@@ -52,17 +60,42 @@ impl FromIterator<Requirement> for Selector {
 }
 
 impl Requirement {
-    pub fn equals(key: impl Into<String>, value: impl Into<String>) -> Self {
-        Self::In(key.into(), BTreeSet::from([value.into()]))
+    pub fn equals(key: impl Into<Box<str>>, value: impl Into<Box<str>>) -> Self {
+        Self::In(key.into(), Values::from_iter([value]))
     }
 
     fn holds(&self, labels: &BTreeMap<String, String>) -> bool {
         match self {
-            Self::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
-            Self::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),
-            Self::Exists(key) => labels.contains_key(key),
-            Self::DoesNotExist(key) => !labels.contains_key(key),
+            Self::In(key, values) => labels.get(&**key).is_some_and(|value| values.contains(value)),
+            Self::NotIn(key, values) => {
+                labels.get(&**key).is_none_or(|value| !values.contains(value))
+            }
+            Self::Exists(key) => labels.contains_key(&**key),
+            Self::DoesNotExist(key) => !labels.contains_key(&**key),
         }
+    }
+}
+
+impl<T: Into<Box<str>>> FromIterator<T> for Values {
+    fn from_iter<I: IntoIterator<Item = T>>(values: I) -> Self {
+        let mut values: Vec<Box<str>> = values.into_iter().map(T::into).collect();
+        values.sort_unstable();
+        values.dedup();
+        Self(values.into())
+    }
+}
+
+impl Values {
+    pub fn contains(&self, value: &str) -> bool {
+        self.0.binary_search_by(|other| other.as_ref().cmp(value)).is_ok()
+    }
+}
+
+impl Deref for Values {
+    type Target = [Box<str>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
     }
 }
 
@@ -77,7 +110,7 @@ mod tests {
     #[test]
     fn a_missing_key_satisfies_only_the_negative_operators() {
         let none = labels(&[]);
-        let values = BTreeSet::from(["db".to_owned()]);
+        let values = Values::from_iter(["db"]);
         assert!(!Requirement::In("role".into(), values.clone()).holds(&none));
         assert!(Requirement::NotIn("role".into(), values).holds(&none));
         assert!(!Requirement::Exists("role".into()).holds(&none));

@@ -18,17 +18,10 @@ use crate::model::PodUid;
 /// The classes and rule sets in use, and which ids stand for them.
 #[derive(Clone, Debug, Default)]
 pub struct Lowered {
-    classes: HashMap<AtomSet, Class>,
+    classes: HashMap<AtomSet, ClassId>,
     class_ids: BTreeMap<ClassId, AtomSet>,
     rule_sets: HashMap<Arc<RuleSet>, RuleSetId>,
     lookups: BTreeMap<RuleSetId, (Arc<RuleSet>, Lookup)>,
-}
-
-#[derive(Clone, Debug)]
-struct Class {
-    id: ClassId,
-    /// How many prefixes have it.
-    prefixes: usize,
 }
 
 impl Lowered {
@@ -110,21 +103,15 @@ impl Lowered {
                 Some(class) => tables.peers.insert(*prefix, class),
                 None => tables.peers.remove(prefix),
             };
-            if let Some(set) = old.and_then(|class| self.class_ids.get(&class))
-                && let Some(class) = self.classes.get_mut(set)
-            {
-                class.prefixes -= 1;
-                left.insert(class.id);
-            }
+            left.extend(old);
             scope.peers.insert(*prefix);
         }
         for id in left {
-            let Some(set) = self.class_ids.get(&id) else { continue };
-            if self.classes.get(set).is_some_and(|class| class.prefixes > 0) {
+            if tables.peers.have(id) {
                 continue;
             }
-            self.classes.remove(set);
-            self.class_ids.remove(&id);
+            let Some(set) = self.class_ids.remove(&id) else { continue };
+            self.classes.remove(&set);
             for rule_set in self.lookups.keys() {
                 let rules: Vec<RulePrefix> =
                     tables.rules.range(RulePrefix::of_class(*rule_set, id)).copied().collect();
@@ -136,7 +123,7 @@ impl Lowered {
         }
     }
 
-    /// One more prefix has this class.
+    /// The class of a set of atoms, which some prefix is about to have.
     fn enter(
         &mut self,
         set: &AtomSet,
@@ -148,13 +135,12 @@ impl Lowered {
         if set.is_empty() {
             return ClassId::NONE;
         }
-        if let Some(class) = self.classes.get_mut(set) {
-            class.prefixes += 1;
-            return class.id;
+        if let Some(id) = self.classes.get(set) {
+            return *id;
         }
         let free = |id: &u32| !self.class_ids.contains_key(&ClassId::new(*id));
         let id = ClassId::new(free_id(compiled.atoms.content(set), u32::MAX, free));
-        self.classes.insert(set.clone(), Class { id, prefixes: 1 });
+        self.classes.insert(set.clone(), id);
         self.class_ids.insert(id, set.clone());
         for (rule_set, (_, lookup)) in &self.lookups {
             if let Some(ports) = lookup.beside_everyone(set, &compiled.atoms) {

@@ -7,6 +7,7 @@
 mod diff;
 mod lookup;
 mod lower;
+mod peers;
 mod ports;
 pub mod record;
 mod room;
@@ -16,6 +17,7 @@ mod tables;
 
 pub use diff::diff;
 pub use lower::Lowered;
+pub use peers::Peers;
 pub use record::Record;
 pub use room::{Limits, NoRoom, room};
 pub use scope::Scope;

@@ -1,13 +1,13 @@
 //! Where the actual tables may differ from the desired ones, so that a small change needs no look
 //! at all of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use np_common::direction::Direction;
 use np_common::rules::ClassId;
 
-use super::{RulePrefix, Tables};
+use super::{Peers, RulePrefix, Tables};
 
 /// Keys of the two tables that grow with the cluster. The others are the node's own, and small.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Scope {
         for rule_set in left.collect::<BTreeSet<_>>() {
             scope.rules.extend(actual.rules.range(RulePrefix::of_rule_set(rule_set)));
         }
-        let of = |tables: &Tables| scope.of(tables).peers.into_values().collect::<BTreeSet<_>>();
+        let of = |tables: &Tables| scope.of(tables).peers.classes().collect::<BTreeSet<_>>();
         let classes: BTreeSet<ClassId> = of(actual).union(&of(desired)).copied().collect();
         for tables in [actual, desired] {
             for rule_set in tables.rule_sets() {
@@ -52,10 +52,10 @@ impl Scope {
     /// The part of tables that a change in scope can be planned on: the keys, and the entries
     /// that hold for these prefixes without their own.
     pub fn of(&self, tables: &Tables) -> Tables {
-        let mut peers: BTreeMap<IpNet, ClassId> = BTreeMap::new();
+        let mut peers = Peers::default();
         for prefix in &self.peers {
             peers.extend(tables.peers.get(prefix).map(|class| (*prefix, *class)));
-            peers.extend(covering(tables, prefix));
+            peers.extend(tables.peers.around(prefix));
         }
         Tables {
             ifaces: tables.ifaces.clone(),
@@ -66,12 +66,4 @@ impl Scope {
             config: tables.config,
         }
     }
-}
-
-/// The longest entry around a prefix.
-fn covering(tables: &Tables, prefix: &IpNet) -> Option<(IpNet, ClassId)> {
-    (0..prefix.prefix_len())
-        .rev()
-        .filter_map(|length| Some(IpNet::new(prefix.addr(), length).ok()?.trunc()))
-        .find_map(|outer| Some((outer, *tables.peers.get(&outer)?)))
 }

@@ -11,6 +11,9 @@ use np_common::direction::Direction;
 use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord};
 use np_common::rules::{ClassId, RuleKey, RuleSetId};
 
+use super::Peers;
+use crate::index::pack;
+
 /// What the maps hold, or should hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tables {
@@ -18,8 +21,7 @@ pub struct Tables {
     pub ifaces: BTreeMap<u32, Iface>,
     pub endpoints: BTreeMap<EndpointId, Endpoint>,
     pub local: BTreeMap<Addr, EndpointId>,
-    /// PEERS and CIDRS together: full-length prefixes lie in the one, shorter ones in the other.
-    pub peers: BTreeMap<IpNet, ClassId>,
+    pub peers: Peers,
     /// What is allowed; there are no other rules.
     pub rules: BTreeSet<RulePrefix>,
     pub config: Config,
@@ -31,7 +33,7 @@ impl Default for Tables {
             ifaces: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             local: BTreeMap::new(),
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
             rules: BTreeSet::new(),
             config: Config::new(0, false),
         }
@@ -39,6 +41,12 @@ impl Default for Tables {
 }
 
 impl Tables {
+    /// Gives back what growing has left empty.
+    pub fn pack(&mut self) {
+        self.peers.pack();
+        pack(&mut self.rules);
+    }
+
     /// The rule sets that some endpoint is policed by.
     pub fn rule_sets(&self) -> BTreeSet<RuleSetId> {
         let both = [Direction::Ingress, Direction::Egress];

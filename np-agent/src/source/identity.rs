@@ -65,7 +65,7 @@ impl<'n> Identity<'n> {
             Kind::Pod => ObjectKey::Pod(PodKey::new(namespace, name)),
             Kind::Policy => ObjectKey::Policy(PolicyKey::new(namespace, name)),
             Kind::Namespace => ObjectKey::Namespace(name.to_owned()),
-            Kind::Node => ObjectKey::Node(NodeName(name.to_owned())),
+            Kind::Node => ObjectKey::Node(NodeName(name.into())),
         })
     }
 }

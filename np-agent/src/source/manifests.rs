@@ -174,7 +174,7 @@ impl Manifests {
         }
         let Seen { file: other, claim: earlier } = first.get();
         let name = match &claim.key {
-            ObjectKey::Pod(key) => &key.name,
+            ObjectKey::Pod(key) => key.name.as_ref(),
             ObjectKey::Policy(key) => &key.name,
             ObjectKey::Namespace(name) => name,
             ObjectKey::Node(name) => &name.0,
@@ -185,7 +185,7 @@ impl Manifests {
             column: claim.column,
             object: Some(claim.key.to_string()),
             field: "metadata.name".to_owned(),
-            value: name.clone(),
+            value: name.to_owned(),
             problem: format!(
                 "given already at {}:{}:{}, which counts",
                 other.display(),

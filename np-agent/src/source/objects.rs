@@ -43,10 +43,10 @@ pub(super) fn pod<'n>(
     let uid = metadata.uid.unwrap_or_else(|| key.to_string());
     Ok(Pod {
         key,
-        uid: PodUid(uid),
-        node: node?.filter(|node| !node.is_empty()).map(|node| NodeName(node.to_owned())),
+        uid: PodUid(uid.into()),
+        node: node?.filter(|node| !node.is_empty()).map(|node| NodeName(node.into())),
         labels: metadata.labels.into(),
-        addresses: addresses?,
+        addresses: addresses?.into(),
         named_ports: named_ports?.into(),
         host_network: host_network?,
         phase: phase?,
@@ -70,7 +70,7 @@ pub(super) fn node<'n>(
         Some(status) => node_addresses(&status, problems),
         None => Ok(Vec::new()),
     });
-    Ok(Node { name: NodeName(metadata.name), addresses: addresses?, pod_cidrs: pod_cidrs? })
+    Ok(Node { name: NodeName(metadata.name.into()), addresses: addresses?, pod_cidrs: pod_cidrs? })
 }
 
 /// `protocol`, or its default.

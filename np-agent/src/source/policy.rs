@@ -23,7 +23,7 @@ pub(super) fn read<'n>(
     let Some(spec) = object.fields("spec", problems)? else {
         known?;
         let subjects = Selector::everything();
-        return Ok(Policy { key, subjects, ingress: Some(Vec::new()), egress: None });
+        return Ok(Policy { key, subjects, ingress: Some(Box::default()), egress: None });
     };
     let fields = spec.only(&["podSelector", "policyTypes", "ingress", "egress"], problems);
     let subjects = match spec.get("podSelector") {
@@ -40,8 +40,8 @@ pub(super) fn read<'n>(
     Ok(Policy {
         key,
         subjects,
-        ingress: types.ingress.then_some(ingress),
-        egress: types.egress.then_some(egress),
+        ingress: types.ingress.then_some(ingress.into()),
+        egress: types.egress.then_some(egress.into()),
     })
 }
 
@@ -92,8 +92,8 @@ fn rules<'n>(
         known?;
         let (peers, ports) = (peers?, ports?);
         Ok(Rule {
-            peers: (!peers.is_empty()).then_some(peers),
-            ports: (!ports.is_empty()).then_some(ports),
+            peers: (!peers.is_empty()).then_some(peers.into()),
+            ports: (!ports.is_empty()).then_some(ports.into()),
         })
     }))
 }
@@ -154,7 +154,7 @@ fn ip_block<'n>(at: &At<'n>, problems: &mut Problems<'n>) -> Result<IpBlock, Ref
     }))?;
     except.sort();
     except.dedup();
-    Ok(IpBlock { cidr, except })
+    Ok(IpBlock { cidr, except: except.into() })
 }
 
 fn port<'n>(at: &At<'n>, problems: &mut Problems<'n>) -> Result<PortMatch, Refused> {

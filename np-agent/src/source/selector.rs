@@ -3,12 +3,10 @@
 //! Source of the rules: `staging/src/k8s.io/apimachinery/pkg/apis/meta/v1/validation/validation.go`
 //! (`ValidateLabelSelector`) of kubernetes/kubernetes.
 
-use std::collections::BTreeSet;
-
 use super::fields::{At, Fields, Problems, Refused, all};
 use super::hints;
 use super::names;
-use crate::model::{Requirement, Selector};
+use crate::model::{Requirement, Selector, Values};
 
 const OPERATORS: [&str; 4] = ["In", "NotIn", "Exists", "DoesNotExist"];
 
@@ -88,7 +86,7 @@ fn expression<'n>(at: &At<'n>, problems: &mut Problems<'n>) -> Result<Requiremen
     }
 }
 
-fn key<'n>(fields: &Fields<'n>, problems: &mut Problems<'n>) -> Result<String, Refused> {
+fn key<'n>(fields: &Fields<'n>, problems: &mut Problems<'n>) -> Result<Box<str>, Refused> {
     let Some(at) = fields.get("key") else {
         return Err(fields.missing("key", problems, "name the label: \"key: app\""));
     };
@@ -96,20 +94,17 @@ fn key<'n>(fields: &Fields<'n>, problems: &mut Problems<'n>) -> Result<String, R
     if !names::label_key(key) {
         return Err(at.refuse(problems, "not a valid label", names::LABEL_KEY));
     }
-    Ok(key.to_owned())
+    Ok(key.into())
 }
 
-fn values<'n>(
-    fields: &Fields<'n>,
-    problems: &mut Problems<'n>,
-) -> Result<BTreeSet<String>, Refused> {
+fn values<'n>(fields: &Fields<'n>, problems: &mut Problems<'n>) -> Result<Values, Refused> {
     let items = fields.items("values", problems)?;
     let values = all(items.iter().map(|at| {
         let value = at.text(problems)?;
         if !names::label_value(value) {
             return Err(at.refuse(problems, "not a valid label value", names::LABEL_VALUE));
         }
-        Ok(value.to_owned())
+        Ok(value)
     }))?;
     Ok(values.into_iter().collect())
 }

@@ -41,7 +41,7 @@ fn an_absent_spec_denies_all_ingress() {
     let expected = Policy {
         key: PolicyKey::new("default", "web"),
         subjects: Selector::everything(),
-        ingress: Some(Vec::new()),
+        ingress: Some(Box::default()),
         egress: None,
     };
     assert_eq!(read(HEAD), Object::Policy(expected.clone()));
@@ -53,7 +53,7 @@ fn an_absent_spec_denies_all_ingress() {
 
 #[test]
 fn nothing_and_an_empty_list_are_the_same() {
-    let everyone = vec![Rule { peers: None, ports: None }];
+    let everyone: Box<[Rule]> = [Rule { peers: None, ports: None }].into();
     for rule in ["{}", "{from: []}", "{from: null, ports: []}", "{ports: null}"] {
         assert_eq!(policy(&format!("ingress: [{rule}]")).ingress, Some(everyone.clone()), "{rule}");
     }
@@ -100,31 +100,43 @@ egress:
     let expected = Policy {
         key: PolicyKey::new("default", "web"),
         subjects: labels("role", "db"),
-        ingress: Some(vec![Rule {
-            peers: Some(vec![
-                block("172.17.0.0/16", &["172.17.1.0/24"]),
-                Peer::Pods {
-                    namespaces: Some(labels("project", "myproject")),
-                    pods: Selector::everything(),
-                },
-                Peer::Pods {
-                    namespaces: Some(Selector::everything()),
-                    pods: Selector::from_iter([
-                        Requirement::equals("role", "frontend"),
-                        Requirement::DoesNotExist("old".to_owned()),
-                    ]),
-                },
-            ]),
-            ports: Some(vec![port(Protocol::Tcp, Ports::Range(6379, 6379))]),
-        }]),
-        egress: Some(vec![Rule {
-            peers: Some(vec![block("10.0.0.0/24", &[])]),
-            ports: Some(vec![
-                port(Protocol::Udp, Ports::Range(5978, 5980)),
-                port(Protocol::Sctp, Ports::All),
-                port(Protocol::Tcp, Ports::Named("dns".to_owned())),
-            ]),
-        }]),
+        ingress: Some(
+            [Rule {
+                peers: Some(
+                    [
+                        block("172.17.0.0/16", &["172.17.1.0/24"]),
+                        Peer::Pods {
+                            namespaces: Some(labels("project", "myproject")),
+                            pods: Selector::everything(),
+                        },
+                        Peer::Pods {
+                            namespaces: Some(Selector::everything()),
+                            pods: Selector::from_iter([
+                                Requirement::equals("role", "frontend"),
+                                Requirement::DoesNotExist("old".into()),
+                            ]),
+                        },
+                    ]
+                    .into(),
+                ),
+                ports: Some([port(Protocol::Tcp, Ports::Range(6379, 6379))].into()),
+            }]
+            .into(),
+        ),
+        egress: Some(
+            [Rule {
+                peers: Some([block("10.0.0.0/24", &[])].into()),
+                ports: Some(
+                    [
+                        port(Protocol::Udp, Ports::Range(5978, 5980)),
+                        port(Protocol::Sctp, Ports::All),
+                        port(Protocol::Tcp, Ports::Named("dns".to_owned())),
+                    ]
+                    .into(),
+                ),
+            }]
+            .into(),
+        ),
     };
     assert_eq!(policy(spec), expected);
 }
@@ -142,8 +154,8 @@ fn sloppy_blocks_of_old_servers_are_taken() {
         let network = |text: &str| text.parse::<IpNet>().unwrap();
         let expected =
             IpBlock { cidr: network(cidr), except: except.into_iter().map(network).collect() };
-        let peers = Some(vec![Peer::IpBlock(expected)]);
-        assert_eq!(rules, Some(vec![Rule { peers, ports: None }]), "{block}");
+        let peers = Some([Peer::IpBlock(expected)].into());
+        assert_eq!(rules, Some([Rule { peers, ports: None }].into()), "{block}");
     }
 }
 
@@ -188,10 +200,10 @@ status:
     let port = |name: &str, protocol, port| ContainerPort { name: name.to_owned(), protocol, port };
     let expected = Pod {
         key: PodKey::new("shop", "web-0"),
-        uid: PodUid("7a1f".to_owned()),
-        node: Some(NodeName("node-1".to_owned())),
+        uid: PodUid("7a1f".into()),
+        node: Some(NodeName("node-1".into())),
         labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]).into(),
-        addresses: vec!["100.68.1.10".parse().unwrap(), "fd00::10".parse().unwrap()],
+        addresses: ["100.68.1.10".parse().unwrap(), "fd00::10".parse().unwrap()].into(),
         named_ports: vec![
             port("dns", Protocol::Udp, 53),
             port("https", Protocol::Tcp, 8443),
@@ -212,10 +224,10 @@ fn a_pod_of_two_lines_has_defaults() {
                status: {podIP: 010.0.0.1, phase: Failed}}";
     let expected = Pod {
         key: PodKey::new("default", "a"),
-        uid: PodUid("default/a".to_owned()),
+        uid: PodUid("default/a".into()),
         node: None,
         labels: BTreeMap::new().into(),
-        addresses: vec!["10.0.0.1".parse().unwrap()],
+        addresses: ["10.0.0.1".parse().unwrap()].into(),
         named_ports: Vec::new().into(),
         host_network: false,
         phase: Phase::Finished,
@@ -236,7 +248,7 @@ fn nodes_have_addresses_and_pod_ranges() {
     };
     let expected = |cidrs: &[&str]| {
         Object::Node(Node {
-            name: NodeName("node-1.example".to_owned()),
+            name: NodeName("node-1.example".into()),
             addresses: vec!["192.168.65.10".parse().unwrap(), "203.0.113.1".parse().unwrap()],
             pod_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
         })

@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use np_agent::model::{
     Change, ContainerPort, IpBlock, Namespace, NodeName, Object, Peer, Phase, Pod, PodKey, PodUid,
-    Policy, PolicyKey, PortMatch, Ports, Protocol, Requirement, Rule, Selector,
+    Policy, PolicyKey, PortMatch, Ports, Protocol, Requirement, Rule, Selector, Values,
 };
 
 use super::Cluster;
@@ -67,10 +67,11 @@ fn pod(from: &v1::Pod) -> Converted<Pod> {
         return Err(Unconvertible);
     }
     let time = from.metadata.creation_timestamp.as_ref();
+    let uid = from.metadata.uid.clone().unwrap_or_else(|| format!("{namespace}/{name}"));
     Ok(Pod {
-        uid: PodUid(from.metadata.uid.clone().unwrap_or_else(|| format!("{namespace}/{name}"))),
+        uid: PodUid(uid.into()),
         key: PodKey::new(namespace, name),
-        node: spec.node_name.map(NodeName),
+        node: spec.node_name.map(|name| NodeName(name.into())),
         labels: from.metadata.labels.clone().unwrap_or_default().into(),
         addresses: addresses.collect::<Result<_, _>>().map_err(|_| Unconvertible)?,
         named_ports,
@@ -165,8 +166,8 @@ fn selector(from: &LabelSelector) -> Converted<Selector> {
     let labels = from.match_labels.iter().flatten();
     let labels = labels.map(|(key, value)| Ok(Requirement::equals(key.as_str(), value.as_str())));
     let expressions = from.match_expressions.iter().flatten().map(|one| {
-        let key = one.key.clone();
-        let values = one.values.iter().flatten().cloned().collect::<BTreeSet<String>>();
+        let key = one.key.as_str().into();
+        let values: Values = one.values.iter().flatten().map(String::as_str).collect();
         match (one.operator.as_str(), values.is_empty()) {
             ("In", false) => Ok(Requirement::In(key, values)),
             ("NotIn", false) => Ok(Requirement::NotIn(key, values)),

@@ -102,7 +102,7 @@ impl Hints {
 }
 
 fn selects(service: &Service, pod: &Pod) -> bool {
-    pod.key.namespace == service.namespace
+    *pod.key.namespace == *service.namespace
         && service.selector.as_ref().is_some_and(|selector| {
             selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
         })

@@ -32,7 +32,7 @@ use np_common::direction::Direction;
 use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord, Role};
 use np_common::rules::{ClassId, RuleSetId};
 
-use super::{Op, PortPrefix, RulePrefix, Scope, Tables};
+use super::{Op, Peers, PortPrefix, RulePrefix, Scope, Tables};
 
 /// The operations, in order. The generation of `desired` is not looked at: it rises by one when a
 /// verdict may have changed.
@@ -41,28 +41,19 @@ use super::{Op, PortPrefix, RulePrefix, Scope, Tables};
 pub fn diff(actual: &Tables, desired: &Tables, scope: &Scope) -> Vec<Op> {
     let mut ops = new_devices(actual, desired);
     if scope.everything {
-        ops.extend(separated(actual, desired, &classes(actual), orphans));
+        ops.extend(separated(actual, desired, &actual.peers, orphans));
         return ops;
     }
     // Within the scope of a whole plan there is nothing that a broken-off change has left.
     let none = |_: &Tables, _: &Tables| BTreeSet::new();
     if scope.peers.is_empty() || !leaves_rule_sets(actual, desired) {
         let (actual, desired) = (scope.of(actual), scope.of(desired));
-        ops.extend(ordered(&actual, &desired, &classes(&actual), &BTreeSet::new()));
+        ops.extend(ordered(&actual, &desired, &actual.peers, &BTreeSet::new()));
         return ops;
     }
-    let in_force = classes(actual);
     let scope = scope.with_rules_met(actual, desired);
-    ops.extend(separated(&scope.of(actual), &scope.of(desired), &in_force, none));
+    ops.extend(separated(&scope.of(actual), &scope.of(desired), &actual.peers, none));
     ops
-}
-
-/// The classes that addresses have.
-fn classes(tables: &Tables) -> BTreeSet<ClassId> {
-    // Neighbours mostly have the same.
-    let mut classes: Vec<ClassId> = tables.peers.values().copied().collect();
-    classes.dedup();
-    classes.into_iter().collect()
 }
 
 fn new_devices(actual: &Tables, desired: &Tables) -> Vec<Op> {
@@ -90,7 +81,7 @@ fn leaves_rule_sets(actual: &Tables, desired: &Tables) -> bool {
 fn separated(
     actual: &Tables,
     desired: &Tables,
-    in_force: &BTreeSet<ClassId>,
+    in_force: &Peers,
     orphans: impl Fn(&Tables, &Tables) -> BTreeSet<RulePrefix>,
 ) -> Vec<Op> {
     let mut ops = copies(actual, desired);
@@ -103,11 +94,11 @@ fn separated(
     ops
 }
 
-/// Steps 1 to 5. `in_force` are the classes that addresses have, also addresses that stay.
+/// Steps 1 to 5. `in_force` has the classes that addresses have, also addresses that stay.
 fn ordered(
     actual: &Tables,
     desired: &Tables,
-    in_force: &BTreeSet<ClassId>,
+    in_force: &Peers,
     orphans: &BTreeSet<RulePrefix>,
 ) -> Vec<Op> {
     let moves = Moves::between(actual, desired, in_force);
@@ -143,8 +134,7 @@ fn ordered(
 /// what a change that broke off has left. They go first, so that what is taught to a class is all
 /// that it answers.
 fn orphans(actual: &Tables, desired: &Tables) -> BTreeSet<RulePrefix> {
-    let classes: BTreeSet<ClassId> =
-        actual.peers.values().copied().chain([ClassId::NONE]).collect();
+    let classes: BTreeSet<ClassId> = actual.peers.classes().chain([ClassId::NONE]).collect();
     let rule_sets = actual.rule_sets();
     let met =
         |rule: &RulePrefix| classes.contains(&rule.class) && rule_sets.contains(&rule.rule_set);
@@ -218,7 +208,7 @@ struct Step {
 }
 
 impl Moves {
-    fn between(actual: &Tables, desired: &Tables, in_force: &BTreeSet<ClassId>) -> Self {
+    fn between(actual: &Tables, desired: &Tables, in_force: &Peers) -> Self {
         let old_rules = by_class(&actual.rules);
         let new_rules = by_class(&desired.rules);
         let leaving: Vec<RuleSetId> =
@@ -353,7 +343,7 @@ struct During<'a> {
     leaving: Vec<RuleSetId>,
     old_rules: &'a ByClass,
     /// The classes that addresses have before the change.
-    in_force: &'a BTreeSet<ClassId>,
+    in_force: &'a Peers,
     /// The classes that addresses go from and to.
     taken: BTreeSet<ClassId>,
     /// For each new class, the classes that stand for it and their answers.
@@ -369,7 +359,7 @@ impl<'a> During<'a> {
         let wanted = self.answers(old);
         // A class that some address has keeps its answers, no class can be taught none; any other
         // may be taught what is wanted.
-        let fixed = new == ClassId::NONE || self.in_force.contains(&new);
+        let fixed = new == ClassId::NONE || self.in_force.have(new);
         let suits = !fixed || self.answers(new) == wanted;
         let choices = self.chosen.entry(new).or_default();
         if let Some((_, class)) = choices.iter().find(|(answers, _)| *answers == wanted) {
@@ -388,7 +378,7 @@ impl<'a> During<'a> {
             id = id.wrapping_add(1).max(1);
             let class = ClassId::new(id);
             let ruled = self.old_rules.values().any(|classes| classes.contains_key(&class));
-            let met = self.taken.contains(&class) || self.in_force.contains(&class);
+            let met = self.taken.contains(&class) || self.in_force.have(class);
             if !ruled && !met && !chosen.contains(&class) {
                 return class;
             }
