@@ -15,14 +15,15 @@ use serde_json::Value;
 use crate::build_ebpf;
 use crate::setup::{self, Needs};
 use crate::shell::{self, step};
-use crate::test::{self, Tally, Tier};
+use crate::test::{self, Tier};
 use crate::workspace::Workspace;
 use kernel::Kernel;
+use machine::Outcome;
 
 /// Run the tests of the tiers prog, netns and vm on other kernels, in virtual machines
 ///
 /// Kernels are Debian's cloud kernels, fetched once and checked against the archive's SHA-256.
-/// QEMU emulates the machine in software where there is no /dev/kvm; then it takes some minutes.
+/// Where KVM does not work QEMU emulates the machine, which takes some minutes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Kernels to boot [default: all]
@@ -48,8 +49,7 @@ const TIERS: [Tier; 3] = [Tier::Prog, Tier::Netns, Tier::Vm];
 #[derive(Debug)]
 struct Row {
     release: String,
-    tally: Tally,
-    ended: bool,
+    outcome: Outcome,
     took: Duration,
 }
 
@@ -83,9 +83,9 @@ pub fn run(Args { kernels, tiers, limit, filter }: &Args) -> Result<()> {
         println!("==> {}", installed.release);
         let start = Instant::now();
         let limit = Duration::from_secs(limit * 60);
-        let (tally, ended) = machine::run(&installed.image, &initramfs, limit)
+        let outcome = machine::run(&installed.image, &initramfs, limit)
             .with_context(|| format!("running the tests on {}", installed.release))?;
-        rows.push(Row { release: installed.release, tally, ended, took: start.elapsed() });
+        rows.push(Row { release: installed.release, outcome, took: start.elapsed() });
     }
     report(&rows)
 }
@@ -108,7 +108,7 @@ fn executables() -> Result<Vec<(String, PathBuf)>> {
 fn report(rows: &[Row]) -> Result<()> {
     let mut problems = Vec::new();
     println!("\nkernel                              passed   failed   seconds");
-    for Row { release, tally, ended, took } in rows {
+    for Row { release, outcome: Outcome { tally, ended, .. }, took } in rows {
         println!(
             "{release:<34} {:>7} {:>8} {:>9.0}",
             tally.passed,
