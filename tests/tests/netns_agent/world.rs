@@ -13,7 +13,7 @@ use np_tests::probe::conversation::Conversation;
 use np_tests::probe::server::{Listen, Servers};
 use np_tests::probe::{IMPATIENCE, Kind, Outcome, PATIENCE, probe};
 use np_tests::proxy::Mode;
-use np_tests::topology::{Cluster, NamespaceSpec, NodeSpec, PodSpec, Spec, host_device, ptp};
+use np_tests::topology::{self, Cluster, NamespaceSpec, NodeSpec, PodSpec, Spec, host_device};
 
 pub const NODE: &str = "node-1";
 /// How long an agent may take to see and do something on a busy machine.
@@ -312,6 +312,6 @@ fn spec() -> Spec {
         pod_ports: LISTEN,
         node_ports: NOTHING,
         outside_ports: NOTHING,
-        attach: ptp,
+        shape: topology::Shape::PTP,
     }
 }
