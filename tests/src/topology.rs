@@ -275,20 +275,53 @@ impl Cluster {
     }
 
     fn wire_leaf(&self, host: &Host) -> Result<()> {
-        let address = self.spec.address(host.name).context("a leaf has an address")?;
-        let Shape { attach, mtu, .. } = self.spec.shape;
-        let (attach, router, block): (Attach, _, _) = match (host.kind, self.spec.pod(host.name)) {
-            (Kind::Node, _) => return Ok(()),
-            (Kind::Pod, Some(pod)) => {
-                let node = self.spec.node(pod.node).context("a pod's node exists")?;
-                (attach, self.namespace(pod.node)?, node.pod_block)
-            }
-            (Kind::Pod, None) | (Kind::Outside, _) => (ptp, &self.fabric, address.into()),
-        };
         host.inside.sysctls(QUIET)?;
-        let inside = &host.inside;
-        attach(&Wiring { name: host.name, router, inside, address, block, mtu })
-            .with_context(|| format!("attach {} to {}", host.name, router.name()))
+        let (attach, wiring): (Attach, _) = match host.kind {
+            Kind::Node => return Ok(()),
+            Kind::Pod => (self.spec.shape.attach, self.wiring(host.name)?),
+            Kind::Outside => {
+                let address = self.spec.address(host.name).context("a host has an address")?;
+                let (router, inside) = (&self.fabric, &host.inside);
+                let block = address.into();
+                (ptp, Wiring { name: host.name, router, inside, address, block, mtu: 1500 })
+            }
+        };
+        attach(&wiring).with_context(|| format!("attach {} to {}", host.name, wiring.router.name()))
+    }
+
+    /// Takes a pod's device away and attaches the pod again, as when its sandbox is made anew.
+    pub fn attach_again(&self, pod: &str) -> Result<()> {
+        let host = self.hosts.iter().find(|host| host.name == pod && host.kind == Kind::Pod);
+        let host = host.with_context(|| format!("no pod {pod} has a network of its own"))?;
+        host.inside.ip("link del eth0")?;
+        self.wire_leaf(host)?;
+        // Its hardware address is another; a real pod has another address as well.
+        self.hosts.iter().try_for_each(|host| host.inside.ip("neigh flush all"))
+    }
+
+    /// Takes tunnel devices away on every node and lets the shape make them anew, as when a CNI's
+    /// daemon starts again.
+    pub fn connect_again(&mut self, devices: &[&str]) -> Result<()> {
+        self.forwarders.clear();
+        let batch: String = devices.iter().map(|device| format!("link del {device}\n")).collect();
+        for node in &self.spec.nodes {
+            self.namespace(node.name)?.ip(&batch)?;
+        }
+        self.connect_nodes()
+    }
+
+    /// What a pod is wired by, for plugins that come after the one that attaches it.
+    pub fn wiring<'a>(&'a self, pod: &'a str) -> Result<Wiring<'a>> {
+        let spec = self.spec.pod(pod).with_context(|| format!("no pod is named {pod}"))?;
+        let node = self.spec.node(spec.node).context("a pod's node exists")?;
+        Ok(Wiring {
+            name: pod,
+            router: self.namespace(node.name)?,
+            inside: self.namespace(pod)?,
+            address: spec.address.with_context(|| format!("{pod} has the host's network"))?,
+            block: node.pod_block,
+            mtu: self.spec.shape.mtu,
+        })
     }
 
     fn write_rules(&self, host: &Host) -> Result<()> {

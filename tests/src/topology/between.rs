@@ -49,7 +49,7 @@ pub(super) fn calico_routes(node: &Node<'_>) -> Result<Option<Forwarder>> {
 
 pub(super) fn own_block_is_nowhere_else(node: &Node<'_>) -> String {
     let block = node.spec.pod_block;
-    format!("route add blackhole {block}\nroute add blackhole {}\n", twin_block(block))
+    format!("route replace blackhole {block}\nroute replace blackhole {}\n", twin_block(block))
 }
 
 pub(super) fn route_via(block: Ipv4Net, gateway: Ipv4Addr) -> String {

@@ -3,6 +3,9 @@
 //!
 //! The shapes that need kernel modules (IPIP, WireGuard) are in `vm_topologies.rs`.
 
+mod changes;
+mod wrapped;
+
 use anyhow::Result;
 use np_tests::matrix;
 use np_tests::proxy::Mode::{self, Iptables, Nftables};
@@ -52,7 +55,7 @@ fn flannel_host_gw_judges_every_cell() -> Result<()> {
     judges_every_cell(Shape::FLANNEL_HOST_GW, Iptables, &[("cni0", "none")])
 }
 
-const FLANNEL_VXLAN: &[(&str, &str)] =
+pub(crate) const FLANNEL_VXLAN: &[(&str, &str)] =
     &[("cni0", "none"), ("flannel.1", "tunnel"), ("flannel-v6.1", "tunnel")];
 
 #[test]
