@@ -23,7 +23,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow};
 use ipnet::Ipv4Net;
 
-pub use attach::{Attach, Wiring, host_device};
+pub use attach::{Attach, Wiring, answer_for_gateway, host_device};
 pub use between::{Connect, Node};
 pub use shape::Shape;
 

@@ -81,7 +81,7 @@ pub(super) fn calico(wiring: &Wiring<'_>) -> Result<()> {
 }
 
 /// The router answers ARP for the gateway, and at once, not after a random delay.
-fn answer_for_gateway(router: &Namespace, device: &str) -> Result<()> {
+pub fn answer_for_gateway(router: &Namespace, device: &str) -> Result<()> {
     router.sysctls(&[
         (&format!("net/ipv4/conf/{device}/proxy_arp"), "1"),
         (&format!("net/ipv4/neigh/{device}/proxy_delay"), "0"),

@@ -138,8 +138,7 @@ impl World {
             Shape::Routed => {
                 self.node()
                     .ip(&format!("link set {device} up\nroute add {address}/32 dev {device}"))?;
-                let delay = format!("net/ipv4/neigh/{device}/proxy_delay");
-                self.node().sysctls(&[(&delay, "0")])?;
+                topology::answer_for_gateway(self.node(), &device)?;
                 inside.ip(&format!(
                     "link set lo up\naddr add {address}/32 dev eth0\nlink set eth0 up\n\
                      route add 169.254.1.1 dev eth0 scope link\n\
