@@ -56,7 +56,7 @@ impl Shape {
     };
 
     pub const BRIDGE_WITHOUT_NETFILTER: Shape = Shape {
-        name: "bridge CNI, bridge-nf-call-iptables=0",
+        name: "bridge CNI, bridge-nf-call-iptables=0 (Services of the own node's pods fail there)",
         bridge_netfilter: false,
         ..Shape::BRIDGE
     };

@@ -148,12 +148,12 @@ spec:
 "#;
 
 /// With them. Node ports: 30444 leads to server-1 and shows it the node instead of the client, 30445
-/// leads there and shows the client.
+/// leads there and shows the client. `not-service` is a no that without policies is `via-service`.
 pub(super) const POLICED: &str = "
           server-1:8443 server-2:8443 server-1:9443 server-2:8443/udp server-2:icmp svc:443     solo:443    node-1:30444 node-2:30444 node-1:30445 node-1:10250 node-2:10250 other:8443   internet:443 elsewhere:443 internet:5978
 client    yes@client    yes@client    no            no                no            via-service via-service no           no           .            yes          no           no           yes@node-1   no            no
-other     no            no            no            no                no            no          no          no           no           .            yes          yes          .            yes@node-2   yes           yes
-stranger  no            no            no            no                no            no          no          no           no           .            yes          yes          yes@stranger yes@node-2   yes           yes
+other     no            no            no            no                no            not-service no          no           no           .            yes          yes          .            yes@node-2   yes           yes
+stranger  no            no            no            no                no            not-service no          no           no           .            yes          yes          yes@stranger yes@node-2   yes           yes
 server-1  .             no            .             no                no            .           yes         .            no           .            yes          no           no           no           no            no
 internet  .             .             .             .                 .             .           .           no           no           yes@internet .            .            .            .            .             .
 elsewhere .             .             .             .                 .             .           .           no           no           no           .            .            .            .            .             .
