@@ -115,8 +115,14 @@ impl Agents {
         for agent in &mut started.agents {
             agent.start()?;
         }
-        for agent in &mut started.agents {
-            // Ready, and every pod of the node found: one without the other is not enforcement.
+        started.find_pods(cluster)?;
+        Ok(started)
+    }
+
+    /// Waits until every agent is ready and has found every pod of its node: one without the other
+    /// is not enforcement.
+    pub fn find_pods(&mut self, cluster: &Cluster) -> Result<()> {
+        for agent in &mut self.agents {
             let pods: Vec<String> = cluster
                 .spec
                 .pods
@@ -130,7 +136,7 @@ impl Agents {
             agent
                 .wait(SETTLE, |status| status.ready && pods.iter().all(|pod| found(status, pod)))?;
         }
-        Ok(started)
+        Ok(())
     }
 
     pub fn on(&mut self, node: &str) -> Result<&mut Agent> {

@@ -3,7 +3,8 @@
 //! Bottom up: [`netns`] owns network namespaces, [`topology`] wires them into a cluster of nodes,
 //! pods and outside hosts, [`proxy`] writes the rules kube-proxy would write there, [`probe`] sends
 //! real traffic, [`agent`] runs one real np-agent per node. [`story`] ties a policy to the
-//! reachability it must give, [`demo`] plays all stories for a reader.
+//! reachability it must give, [`demo`] plays all stories for a reader. [`trial`] plays one matrix in
+//! every shape of CNI, and [`matrix`] reports what held.
 //!
 //! Namespaces, processes and pins belong to values: whatever ends a test, `Drop` takes them away.
 
@@ -13,6 +14,7 @@ pub mod bpf;
 pub mod demo;
 pub mod generate;
 pub mod manifests;
+pub mod matrix;
 pub mod netns;
 pub mod oracle;
 pub mod probe;
@@ -23,4 +25,5 @@ pub mod scale;
 pub mod simulation;
 pub mod story;
 pub mod topology;
+pub mod trial;
 pub mod wire;

@@ -1,15 +1,20 @@
-//! A cluster of network namespaces: nodes on one routed link, pods behind veths, hosts outside.
+//! A cluster of network namespaces: nodes on one link, pods behind veths, hosts outside.
 //!
 //! ```text
 //!   outside hosts ──veth── fabric (router, bridge br0) ──eth0── node ──veth── pod
-//!                          192.168.64.1/19                  169.254.1.1 seen from inside
+//!                          192.168.64.1/19
 //! ```
 //!
-//! The fabric is the routes-based cloud network: it knows which node holds which pod block, and it
-//! translates nothing. What a CNI does to attach a pod is one replaceable function, [`Attach`].
+//! The fabric translates nothing. What is between eth0 and a pod is the CNI's, a [`Shape`]: how a
+//! pod is attached, and by which way its packets reach the pods of other nodes.
 //! All addresses are written in IPv4; [`crate::address`] gives each its IPv6 twin.
 
 mod attach;
+mod between;
+mod forwarder;
+pub mod plugin;
+mod shape;
+mod tunnel;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -18,7 +23,13 @@ use std::thread;
 use anyhow::{Context, Result, anyhow};
 use ipnet::Ipv4Net;
 
-pub use attach::{Attach, Wiring, host_device, ptp};
+pub use attach::{Attach, Wiring, answer_for_gateway, host_device};
+pub use between::{Connect, Node};
+pub use shape::Shape;
+
+use attach::ptp;
+use between::route_via;
+use forwarder::Forwarder;
 
 use crate::address::{Family, twin, twin_block};
 use crate::netns::Namespace;
@@ -80,7 +91,7 @@ pub struct Spec {
     pub pod_ports: Listen,
     pub node_ports: Listen,
     pub outside_ports: Listen,
-    pub attach: Attach,
+    pub shape: Shape,
 }
 
 impl Spec {
@@ -114,8 +125,9 @@ impl Spec {
 pub struct Cluster {
     pub spec: Spec,
     pub proxy: proxy::Mode,
-    // Dropped in this order: servers stop before their namespaces go.
+    // Dropped in this order: servers and forwarders stop before their namespaces go.
     servers: Servers,
+    forwarders: Vec<Forwarder>,
     hosts: Vec<Host>,
     fabric: Namespace,
 }
@@ -146,8 +158,9 @@ impl Cluster {
             hosts.push(Host { name, kind, inside: Namespace::new(name)? });
         }
         let servers = Servers::new()?;
-        let mut cluster = Self { spec, proxy, servers, hosts, fabric };
+        let mut cluster = Self { spec, proxy, servers, forwarders: Vec::new(), hosts, fabric };
         cluster.wire_nodes()?;
+        cluster.connect_nodes()?;
         cluster.in_parallel(|host| cluster.wire_leaf(host))?;
         cluster.in_parallel(|host| cluster.write_rules(host))?;
         cluster.listen()?;
@@ -198,8 +211,7 @@ impl Cluster {
         })
     }
 
-    /// The link between nodes, their addresses and routes. Proxying of ARP is switched on only
-    /// after `eth0` and the bridge exist: from then on every new device (a pod's) gets it.
+    /// The link between nodes, and their addresses.
     fn wire_nodes(&self) -> Result<()> {
         let Spec { node_network, router, nodes, .. } = &self.spec;
         let (length, length6) = (node_network.prefix_len(), twin_block(*node_network).prefix_len());
@@ -225,14 +237,16 @@ impl Cluster {
              addr add {}/{length6} dev br0 nodad\nlink set br0 up\n",
             twin(*router)
         );
-        for node in nodes {
-            fabric += &route_via(node.pod_block, node.address);
+        if self.spec.shape.fabric_knows_pods {
+            for node in nodes {
+                fabric += &route_via(node.pod_block, node.address);
+            }
         }
         self.fabric.ip(&fabric)?;
         self.fabric.sysctls(ROUTER)?;
 
         for node in nodes {
-            let mut batch = format!(
+            let batch = format!(
                 "link set lo up\naddr add {address}/{length} dev eth0\n\
                  addr add {address6}/{length6} dev eth0 nodad\nlink set eth0 up\n\
                  route add default via {router}\nroute add default via {}\n",
@@ -240,9 +254,6 @@ impl Cluster {
                 address = node.address,
                 address6 = twin(node.address),
             );
-            for other in nodes.iter().filter(|other| other.name != node.name) {
-                batch += &route_via(other.pod_block, other.address);
-            }
             let inside = self.namespace(node.name)?;
             inside.ip(&batch)?;
             inside.sysctls(ROUTER)?;
@@ -250,16 +261,67 @@ impl Cluster {
         Ok(())
     }
 
+    /// The ways between the nodes' pods.
+    fn connect_nodes(&mut self) -> Result<()> {
+        let Shape { name, connect, bridge_netfilter, .. } = self.spec.shape;
+        for spec in &self.spec.nodes {
+            let inside = self.namespace(spec.name)?;
+            between::set_bridge_netfilter(inside, bridge_netfilter)?;
+            let forwarder = connect(&Node { spec, all: &self.spec, inside })
+                .with_context(|| format!("connect {} in the shape of {name}", spec.name))?;
+            self.forwarders.extend(forwarder);
+        }
+        Ok(())
+    }
+
     fn wire_leaf(&self, host: &Host) -> Result<()> {
-        let router = match (host.kind, self.spec.pod(host.name)) {
-            (Kind::Node, _) => return Ok(()),
-            (Kind::Pod, Some(pod)) => self.namespace(pod.node)?,
-            (Kind::Pod, None) | (Kind::Outside, _) => &self.fabric,
-        };
-        let address = self.spec.address(host.name).context("a leaf has an address")?;
         host.inside.sysctls(QUIET)?;
-        (self.spec.attach)(&Wiring { name: host.name, router, inside: &host.inside, address })
-            .with_context(|| format!("attach {} to {}", host.name, router.name()))
+        let (attach, wiring): (Attach, _) = match host.kind {
+            Kind::Node => return Ok(()),
+            Kind::Pod => (self.spec.shape.attach, self.wiring(host.name)?),
+            Kind::Outside => {
+                let address = self.spec.address(host.name).context("a host has an address")?;
+                let (router, inside) = (&self.fabric, &host.inside);
+                let block = address.into();
+                (ptp, Wiring { name: host.name, router, inside, address, block, mtu: 1500 })
+            }
+        };
+        attach(&wiring).with_context(|| format!("attach {} to {}", host.name, wiring.router.name()))
+    }
+
+    /// Takes a pod's device away and attaches the pod again, as when its sandbox is made anew.
+    pub fn attach_again(&self, pod: &str) -> Result<()> {
+        let host = self.hosts.iter().find(|host| host.name == pod && host.kind == Kind::Pod);
+        let host = host.with_context(|| format!("no pod {pod} has a network of its own"))?;
+        host.inside.ip("link del eth0")?;
+        self.wire_leaf(host)?;
+        // Its hardware address is another; a real pod has another address as well.
+        self.hosts.iter().try_for_each(|host| host.inside.ip("neigh flush all"))
+    }
+
+    /// Takes tunnel devices away on every node and lets the shape make them anew, as when a CNI's
+    /// daemon starts again.
+    pub fn connect_again(&mut self, devices: &[&str]) -> Result<()> {
+        self.forwarders.clear();
+        let batch: String = devices.iter().map(|device| format!("link del {device}\n")).collect();
+        for node in &self.spec.nodes {
+            self.namespace(node.name)?.ip(&batch)?;
+        }
+        self.connect_nodes()
+    }
+
+    /// What a pod is wired by, for plugins that come after the one that attaches it.
+    pub fn wiring<'a>(&'a self, pod: &'a str) -> Result<Wiring<'a>> {
+        let spec = self.spec.pod(pod).with_context(|| format!("no pod is named {pod}"))?;
+        let node = self.spec.node(spec.node).context("a pod's node exists")?;
+        Ok(Wiring {
+            name: pod,
+            router: self.namespace(node.name)?,
+            inside: self.namespace(pod)?,
+            address: spec.address.with_context(|| format!("{pod} has the host's network"))?,
+            block: node.pod_block,
+            mtu: self.spec.shape.mtu,
+        })
     }
 
     fn write_rules(&self, host: &Host) -> Result<()> {
@@ -282,14 +344,6 @@ impl Cluster {
     }
 }
 
-fn route_via(block: Ipv4Net, gateway: Ipv4Addr) -> String {
-    format!(
-        "route add {block} via {gateway}\nroute add {} via {}\n",
-        twin_block(block),
-        twin(gateway)
-    )
-}
-
 fn shown(path: &Path) -> String {
     path.display().to_string()
 }
@@ -303,9 +357,5 @@ const QUIET: &[(&str, &str)] = &[
     ("net/ipv6/conf/default/accept_ra", "0"),
 ];
 
-/// Forwards, and answers its leaves' ARP for the gateway that exists nowhere (169.254.1.1).
-const ROUTER: &[(&str, &str)] = &[
-    ("net/ipv4/ip_forward", "1"),
-    ("net/ipv6/conf/all/forwarding", "1"),
-    ("net/ipv4/conf/default/proxy_arp", "1"),
-];
+const ROUTER: &[(&str, &str)] =
+    &[("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")];

@@ -5,12 +5,14 @@
 
 use anyhow::Result;
 use np_tests::demo::terminal::Terminal;
+use np_tests::matrix;
 use np_tests::proxy::Mode;
 use np_tests::story::{self, Stage, edit, malformed};
 
 const PLAIN: Terminal = Terminal { colour: false };
 
 fn every_case_holds(mode: Mode) -> Result<()> {
+    let row = matrix::row("kube-proxy", format!("{mode}: every case of the demo"));
     let mut stage = Stage::set_up(mode)?;
     let mut failures = String::new();
     let (mut stories, mut checks) = (0, 0);
@@ -24,6 +26,7 @@ fn every_case_holds(mode: Mode) -> Result<()> {
     }
     println!("{mode}: {stories} stories, {checks} cells checked");
     assert!(failures.is_empty(), "{mode}:{failures}");
+    row.holds();
     Ok(())
 }
 
@@ -41,10 +44,12 @@ fn every_case_holds_behind_nftables() -> Result<()> {
 /// still is goes on without loss.
 #[test]
 fn an_edit_takes_effect_on_new_and_established_connections() -> Result<()> {
+    let row = matrix::row("Traffic", "live flows are judged again after a policy change");
     let mut stage = Stage::set_up(Mode::Iptables)?;
     let facts = edit::play(&mut stage)?;
     assert!(!facts.is_empty());
     assert!(facts.iter().all(|fact| fact.agrees), "\n{}", PLAIN.facts(&facts));
+    row.holds();
     Ok(())
 }
 

@@ -13,9 +13,9 @@ use crate::workspace::Workspace;
 
 /// Install what the other commands need and this machine lacks; each thing is named with its reason first
 ///
-/// Looked for: the programs that the topologies use (iproute2, nftables, iptables), a toolchain that
-/// builds eBPF (rustup's nightly with rust-src, or Debian's packages, and bpf-linker), and a BPF file
-/// system at /sys/fs/bpf. On Debian and Ubuntu the packages come from apt-get, as root or by sudo;
+/// Looked for: the programs that the topologies use (iproute2, nftables, iptables, CNI plugins), a
+/// toolchain that builds eBPF (rustup's nightly with rust-src, or Debian's packages, and bpf-linker),
+/// and a BPF file system at /sys/fs/bpf. On Debian and Ubuntu the packages come from apt-get, as root or by sudo;
 /// elsewhere the names are printed and the command fails. A second run installs nothing.
 #[derive(Debug, clap::Args)]
 pub struct Args {}
@@ -41,6 +41,11 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
         "loads Service rules as kube-proxy's iptables mode writes them",
     ),
     ("ip6tables-restore", "iptables", "the same for IPv6"),
+    (
+        "/usr/lib/cni/bridge",
+        "containernetworking-plugins",
+        "attach pods as a container runtime does; they lie on no PATH",
+    ),
 ];
 
 /// The same for virtual machines.

@@ -8,7 +8,7 @@ use crate::probe::server::Listen;
 use crate::proxy::ExternalTrafficPolicy::{Cluster, Local};
 use crate::proxy::Protocol::{Tcp, Udp};
 use crate::proxy::{Service, ServicePort};
-use crate::topology::{Labels, NamespaceSpec, NodeSpec, OutsideSpec, PodSpec, Spec, ptp};
+use crate::topology::{Labels, NamespaceSpec, NodeSpec, OutsideSpec, PodSpec, Shape, Spec};
 
 /// Three nodes of a routes-based GKE cluster, the pods of all stories, and hosts outside.
 pub fn spec() -> Spec {
@@ -35,7 +35,7 @@ pub fn spec() -> Spec {
         },
         node_ports: Listen { tcp: &[9443, 10250], udp: &[], dns: false },
         outside_ports: Listen { tcp: &[443, 5978, 5979], udp: &[5978], dns: false },
-        attach: ptp,
+        shape: Shape::PTP,
     }
 }
 

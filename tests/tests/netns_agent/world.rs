@@ -13,7 +13,7 @@ use np_tests::probe::conversation::Conversation;
 use np_tests::probe::server::{Listen, Servers};
 use np_tests::probe::{IMPATIENCE, Kind, Outcome, PATIENCE, probe};
 use np_tests::proxy::Mode;
-use np_tests::topology::{Cluster, NamespaceSpec, NodeSpec, PodSpec, Spec, host_device, ptp};
+use np_tests::topology::{self, Cluster, NamespaceSpec, NodeSpec, PodSpec, Spec, host_device};
 
 pub const NODE: &str = "node-1";
 /// How long an agent may take to see and do something on a busy machine.
@@ -138,8 +138,7 @@ impl World {
             Shape::Routed => {
                 self.node()
                     .ip(&format!("link set {device} up\nroute add {address}/32 dev {device}"))?;
-                let delay = format!("net/ipv4/neigh/{device}/proxy_delay");
-                self.node().sysctls(&[(&delay, "0")])?;
+                topology::answer_for_gateway(self.node(), &device)?;
                 inside.ip(&format!(
                     "link set lo up\naddr add {address}/32 dev eth0\nlink set eth0 up\n\
                      route add 169.254.1.1 dev eth0 scope link\n\
@@ -312,6 +311,6 @@ fn spec() -> Spec {
         pod_ports: LISTEN,
         node_ports: NOTHING,
         outside_ports: NOTHING,
-        attach: ptp,
+        shape: topology::Shape::PTP,
     }
 }

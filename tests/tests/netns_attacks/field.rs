@@ -11,7 +11,7 @@ use np_tests::agent::{Agents, POLICIES};
 use np_tests::probe::server::Listen;
 use np_tests::proxy::Mode;
 use np_tests::topology::{
-    Cluster, Labels, NamespaceSpec, NodeSpec, OutsideSpec, PodSpec, Spec, ptp,
+    Cluster, Labels, NamespaceSpec, NodeSpec, OutsideSpec, PodSpec, Shape, Spec,
 };
 
 use crate::raw::{Raw, mac};
@@ -55,7 +55,7 @@ fn spec() -> Spec {
         pod_ports: Listen { tcp: &[80], udp: &[8443], dns: false },
         node_ports: quiet,
         outside_ports: quiet,
-        attach: ptp,
+        shape: Shape::PTP,
     }
 }
 

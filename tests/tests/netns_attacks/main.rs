@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use np_tests::address::{Family, twin};
+use np_tests::matrix::{self, Row};
 use np_tests::netns::Namespace;
 
 use crate::catalogue::attacks;
@@ -29,13 +30,30 @@ fn play(field: &mut Field) -> Result<()> {
 
 #[test]
 fn no_attack_passes_and_each_is_counted() -> Result<()> {
+    let rows = rows([
+        "spoofed source: v4, v6, another pod's, the node's, an outside one",
+        "a pod of this node claimed from outside",
+        "IPv6 fragments that force the slow path",
+        "VLAN tags around a packet",
+        "14-byte linear packets",
+        "extension-header chains",
+        "router advertisements and redirects",
+        "malformed packets",
+        "answers nobody asked for",
+    ]);
     let mut field = Field::new()?;
     play(&mut field)?;
     field.start_agents()?;
     play(&mut field)?;
     what_is_honest_passes(&mut field)?;
     field.report();
+    rows.into_iter().for_each(Row::holds);
     Ok(())
+}
+
+/// The matrix's rows of one test.
+fn rows<const N: usize>(names: [&str; N]) -> [Row; N] {
+    names.map(|name| matrix::row("Attacks", name))
 }
 
 /// The other side of each attack: the same shape from an honest sender arrives.
@@ -87,6 +105,7 @@ fn what_is_honest_passes(field: &mut Field) -> Result<()> {
 /// A pod's answered echo opens no way in: a request with the same id is judged for itself.
 #[test]
 fn flows_open_no_way_for_others() -> Result<()> {
+    let rows = rows(["a flow of another pod", "tuple reuse after masquerade"]);
     let mut field = Field::new()?;
     let node = field.cluster.namespace("node-1")?.clone();
     // Masquerading that keeps the port: two pods come to the same tuple on the uplink.
@@ -132,6 +151,7 @@ fn flows_open_no_way_for_others() -> Result<()> {
         }
     }
     field.report();
+    rows.into_iter().for_each(Row::holds);
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use np_tests::bpf::{self, Place, TcSide};
+use np_tests::matrix::{self, Row};
 use np_tests::probe::{Kind, PATIENCE, probe};
 
 use crate::field::{ARRIVES, Field, SILENT, ip_packet};
@@ -47,6 +48,14 @@ fn copy_to(ifindex: u32) -> Vec<u64> {
 /// rules that use them stay their owner's.
 #[test]
 fn neighbours_and_marks_work_on_beside_the_agent() -> Result<()> {
+    let rows = [
+        "a TCX program behind ours",
+        "a clsact filter behind ours",
+        "exact fwmark rules",
+        "--set-mark",
+        "CONNMARK",
+    ]
+    .map(|name| matrix::row("Neighbours", name));
     let mut field = Field::new()?;
     let node = field.cluster.namespace("node-1")?.clone();
     node.ip("link add tap type veth peer name tapped\nlink set tap up\nlink set tapped up")?;
@@ -108,5 +117,6 @@ fn neighbours_and_marks_work_on_beside_the_agent() -> Result<()> {
     field.expect("a connection through all marks", to_open && !to_closed, (to_open, to_closed));
     drop(links);
     field.report();
+    rows.into_iter().for_each(Row::holds);
     Ok(())
 }

@@ -68,8 +68,11 @@ pub fn userland(dir: &Path, binaries: &Path, tests: &[PathBuf]) -> Result<PathBu
         libraries.extend(needed(&program)?);
         let real = program.canonicalize()?;
         copy(&root, &real)?;
-        let name = root.join("bin").join(tool);
-        std::os::unix::fs::symlink(&real, name)?;
+        // Also the kernel itself starts one: /sbin/modprobe.
+        std::os::unix::fs::symlink(&real, root.join("usr/sbin").join(tool))?;
+        if *tool == "sh" {
+            std::os::unix::fs::symlink(&real, root.join("bin/sh"))?;
+        }
     }
     for path in DATA.iter().map(Path::new).filter(|path| path.exists()) {
         for file in files(path)? {

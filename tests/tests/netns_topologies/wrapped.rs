@@ -1,0 +1,94 @@
+//! Pods that wrap packets themselves, to let them come out of a node's tunnel with another's source.
+
+use std::net::{IpAddr, UdpSocket};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use np_common::packet::UDP;
+use np_tests::address::Family;
+use np_tests::agent::POLICIES;
+use np_tests::matrix;
+use np_tests::proxy::Mode::Iptables;
+use np_tests::topology::Shape;
+use np_tests::trial::Trial;
+use np_tests::wire::{self, Ip};
+
+/// Servers hear only from `stranger`, who is on node-2, and `client`, who is on node-1.
+const ONLY_CLIENTS: &str = r#"apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: only-clients, namespace: beta}
+spec:
+  podSelector: {}
+  policyTypes: [Ingress]
+  ingress:
+    - from:
+        - namespaceSelector: {}
+          podSelector: {matchLabels: {app: client}}
+"#;
+
+const PORT: u16 = 7777;
+
+/// A packet of `source` for the victim in a datagram from the attacker to a node's tunnel.
+struct Wrapped {
+    attacker: &'static str,
+    node: &'static str,
+    source: &'static str,
+    victim: &'static str,
+}
+
+/// An attacker's packet in VXLAN to its own node: its tag survives the decapsulation.
+#[test]
+fn a_pod_cannot_forge_what_its_own_nodes_vxlan_unwraps() -> Result<()> {
+    let row = matrix::row("Attacks", "VXLAN from a pod to its own node");
+    let mut trial = Trial::set_up(Shape::FLANNEL_VXLAN, Iptables)?;
+    let attack =
+        Wrapped { attacker: "other", node: "node-2", source: "client", victim: "server-2" };
+    trial.agents.apply(POLICIES, Some(ONLY_CLIENTS))?;
+    let before = trial.agents.counted("tunnel-forged")?;
+    ensure!(!arrives(&trial, &attack)?, "the wrapped packet has arrived");
+    let after = trial.agents.counted("tunnel-forged")?;
+    ensure!(after > before, "it is not counted as tunnel-forged: {before}, {after}");
+    row.holds();
+    Ok(())
+}
+
+/// Sends it and waits for the victim to get it.
+fn arrives(trial: &Trial, attack: &Wrapped) -> Result<bool> {
+    let Wrapped { attacker, node, source, victim } = *attack;
+    let address = |name| trial.cluster.address(name, Family::V4);
+    let tunnel =
+        trial.cluster.namespace(node)?.feed("ip", &["-o", "link", "show", "flannel.1"], "")?;
+    let tunnel = tunnel.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
+    let marker = b"wrapped by a pod";
+    let mut payload = vec![8, 0, 0, 0, 0, 0, 1, 0];
+    payload.extend(hardware(tunnel.context("the tunnel has a hardware address")?)?);
+    payload.extend([0x0e, 1, 2, 3, 4, 5, 8, 0]);
+    payload.extend(datagram(address(source)?, address(victim)?, marker));
+    let ears = trial.cluster.namespace(victim)?.run(|| {
+        let socket = UdpSocket::bind(("0.0.0.0", PORT))?;
+        socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+        Ok(socket)
+    })?;
+    let to = address(node)?;
+    trial
+        .cluster
+        .namespace(attacker)?
+        .run(|| UdpSocket::bind("0.0.0.0:0")?.send_to(&payload, (to, 8472)).context("send it"))?;
+    let mut heard = [0; 64];
+    Ok(ears.recv(&mut heard).is_ok_and(|length| heard[..length] == *marker))
+}
+
+fn datagram(source: IpAddr, destination: IpAddr, data: &[u8]) -> Vec<u8> {
+    let mut upper = wire::udp(5000, PORT);
+    upper.extend(data);
+    let length = (upper.len() as u16).to_be_bytes();
+    upper.splice(4..6, length);
+    // No checksum: IPv4 allows it.
+    upper.splice(6..8, [0, 0]);
+    Ip::new(source, destination, UDP, upper).bytes()
+}
+
+fn hardware(text: &str) -> Result<Vec<u8>> {
+    let octets = text.trim().split(':').map(|octet| u8::from_str_radix(octet, 16));
+    octets.collect::<Result<_, _>>().context("a hardware address")
+}
