@@ -152,7 +152,7 @@ fn commands(tier: Tier, workspace: &Workspace) -> Vec<Command> {
     if tier == Tier::Unit {
         selected.args(["--lib", "--bins"]);
     }
-    for target in workspace.test_targets().filter(|target| Tier::of(target) == tier) {
+    for target in workspace.test_targets().into_iter().filter(|target| Tier::of(target) == tier) {
         selected.args(["--test", target]);
         any = true;
     }
