@@ -87,6 +87,7 @@ fn a_binding_is_taken_up_and_nothing_is_written() {
     let mut next = reconciler(tables.clone());
     next.objects([deny_all()]);
     next.device(DeviceChange::Seen(bare()));
+    assert_eq!(next.devices().values().collect::<Vec<_>>(), [&bare()]);
     assert!(next.restore(&record));
     assert_eq!(write(&mut next), []);
     assert_eq!(next.actual(), &tables);
