@@ -131,7 +131,6 @@ impl Simulation {
     }
 }
 
-/// A veth of a pod with routes to its addresses, or else an uplink.
 /// A device of a node: a pod's veth that routes lead to, or an uplink.
 pub fn device(ifindex: u32, pod: Option<Vec<IpAddr>>) -> Device {
     let is_pod = pod.is_some();

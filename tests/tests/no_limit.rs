@@ -193,3 +193,23 @@ fn a_change_that_a_map_has_no_room_for_is_refused_whole() {
     assert_eq!(write(&mut reconciler).refused, None);
     assert!(allowed(&reconciler, DEVICE + 1, 443) && !allowed(&reconciler, DEVICE + 1, 441));
 }
+
+/// A block costs an entry, and each of its excepts one more.
+#[test]
+fn who_lists_the_most_blocks_is_told_when_blocks_have_no_room() {
+    let mut reconciler = node(Limits { cidrs: 5, ..Limits::default() });
+    let address = Ipv4Addr::new(100, 68, 1, 11);
+    let Object::Pod(mut other) = pod("other", address) else { unreachable!("it is a pod") };
+    other.key.namespace = "other".into();
+    reconciler.objects([Change::Apply(Object::Pod(other))]);
+    reconciler.device(DeviceChange::Seen(device(DEVICE + 1, Some(vec![address.into()]))));
+    let to = |peers: Vec<Peer>| vec![Rule { peers: Some(peers.into()), ports: None }];
+    let plain = (0..4).map(|i| block(format!("10.{i}.0.0/16"), Vec::new())).collect();
+    let plain = egress("plain", to(plain));
+    let except = ["10.9.1.0/24", "10.9.3.0/24"].map(str::to_owned).to_vec();
+    let mut carved = egress("carved", to(vec![block("10.9.0.0/16".to_owned(), except)]));
+    carved.key.namespace = "other".into();
+    let refused = apply(&mut reconciler, [plain, carved]).refused.expect("it does not fit");
+    assert_eq!((refused.no_room.map, refused.no_room.needed), ("CIDRS", 7));
+    assert_eq!(refused.policies, [PolicyKey::new("default", "plain")]);
+}

@@ -7,6 +7,7 @@ mod ci;
 mod demo;
 mod layers;
 mod lint;
+mod matrix;
 mod setup;
 mod shell;
 mod soak;
@@ -38,6 +39,7 @@ enum Verb {
     Demo(demo::Args),
     Test(test::Args),
     Vm(vm::Args),
+    Matrix(matrix::Args),
     Bench(bench::Args),
     Lint(lint::Args),
     Layers(layers::Args),
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Vm(args) => vm::run(&args),
+        Verb::Matrix(args) => matrix::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Lint(args) => lint::run(&args),
         Verb::Layers(args) => layers::run(&args),

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::build_ebpf;
+use crate::matrix::Cell;
 use crate::setup::{self, Needs};
 use crate::shell::{self, step};
 use crate::soak;
@@ -92,6 +93,14 @@ pub fn run(Args { longer, filter, tiers }: &Args) -> Result<()> {
     }
     let tiers: Vec<Tier> =
         Tier::HERE.into_iter().filter(|tier| tiers.is_empty() || tiers.contains(tier)).collect();
+    run_tiers(&tiers, filter.as_deref()).map(drop)
+}
+
+/// Builds and runs tiers, and sums them up.
+///
+/// # Errors
+/// If a test fails, or a tier has none.
+pub fn run_tiers(tiers: &[Tier], filter: Option<&str>) -> Result<Told> {
     if tiers.iter().any(|tier| *tier != Tier::Unit) {
         if !shell::is_root() {
             bail!(
@@ -106,24 +115,26 @@ pub fn run(Args { longer, filter, tiers }: &Args) -> Result<()> {
     build()?;
     let agent = workspace.target_dir.join("debug/np-agent");
     let mut rows = Vec::new();
+    let mut all = Told::default();
     for tier in tiers {
         println!("==> tier {tier}");
         let start = Instant::now();
-        let mut tally = Tally::default();
-        for command in commands(tier, &workspace) {
-            let part = stream(command, &agent, filter.as_deref())
-                .with_context(|| format!("running tier {tier}"))?;
-            tally.add(part);
+        let mut told = Told::default();
+        for command in commands(*tier, &workspace) {
+            told.add(
+                stream(command, &agent, filter).with_context(|| format!("running tier {tier}"))?,
+            );
         }
-        rows.push(Row { tier, tally, took: start.elapsed() });
+        rows.push(Row { tier: *tier, tally: told.tally, took: start.elapsed() });
+        all.add(told);
     }
-    let report = report(&rows, filter.as_deref());
+    let report = report(&rows, filter);
     print!("\n{}", report.text);
     shell::flush();
     if !report.problems.is_empty() {
         bail!("{}", report.problems.join("; "));
     }
-    Ok(())
+    Ok(all)
 }
 
 /// Builds all tests and the agent. The same packages in every cargo command, hence the same features:
@@ -141,7 +152,7 @@ fn commands(tier: Tier, workspace: &Workspace) -> Vec<Command> {
     if tier == Tier::Unit {
         selected.args(["--lib", "--bins"]);
     }
-    for target in workspace.test_targets().filter(|target| Tier::of(target) == tier) {
+    for target in workspace.test_targets().into_iter().filter(|target| Tier::of(target) == tier) {
         selected.args(["--test", target]);
         any = true;
     }
@@ -171,7 +182,7 @@ pub fn cargo(verb: &str) -> Command {
 }
 
 /// Runs one `cargo test`, passing on what it prints while counting it.
-fn stream(mut command: Command, agent: &Path, filter: Option<&str>) -> Result<Tally> {
+fn stream(mut command: Command, agent: &Path, filter: Option<&str>) -> Result<Told> {
     // What a test prints is its figures: how many cases it ran, what a program costs.
     command.args(filter).args(["--", "--show-output"]);
     println!("    $ {}", shell::line(&command));
@@ -193,36 +204,53 @@ fn stream(mut command: Command, agent: &Path, filter: Option<&str>) -> Result<Ta
     let (sender, results) = channel();
     thread::spawn(move || pass_on(reader, &sender));
     let status = child.wait().context("waiting for cargo test")?;
-    let mut tally = Tally::default();
+    let mut told = Told::default();
     loop {
         match results.recv_timeout(OUTLIVED) {
-            Ok(result) => tally.add(result),
+            Ok(line) => told.hear(&line),
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
                 println!("a process that a test started outlived it and holds its output");
-                tally.broken = true;
+                told.tally.broken = true;
                 break;
             }
         }
     }
     // Also when no summary line tells: a test that did not compile, or a crash of the whole binary.
-    tally.broken |= !status.success() && tally.failed == 0;
-    Ok(tally)
+    told.tally.broken |= !status.success() && told.tally.failed == 0;
+    Ok(told)
 }
 
 /// How long the output may stay open after cargo has ended.
 const OUTLIVED: Duration = Duration::from_secs(5);
 
-fn pass_on(reader: PipeReader, results: &Sender<Tally>) {
+fn pass_on(reader: PipeReader, lines: &Sender<String>) {
     for line in BufReader::new(reader).split(b'\n') {
         let Ok(line) = line else { return };
-        let line = String::from_utf8_lossy(&line);
+        let line = String::from_utf8_lossy(&line).into_owned();
         println!("{line}");
-        if let Some(result) = Tally::parse(&line)
-            && results.send(result).is_err()
-        {
+        if lines.send(line).is_err() {
             return;
         }
+    }
+}
+
+/// What tests said of themselves.
+#[derive(Debug, Default)]
+pub struct Told {
+    pub tally: Tally,
+    pub cells: Vec<Cell>,
+}
+
+impl Told {
+    pub fn hear(&mut self, line: &str) {
+        self.tally.add(Tally::parse(line).unwrap_or_default());
+        self.cells.extend(Cell::parse(line));
+    }
+
+    pub fn add(&mut self, Told { tally, cells }: Told) {
+        self.tally.add(tally);
+        self.cells.extend(cells);
     }
 }
 
@@ -236,7 +264,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn add(&mut self, Tally { passed, failed, ignored, broken }: Tally) {
+    fn add(&mut self, Tally { passed, failed, ignored, broken }: Tally) {
         self.passed += passed;
         self.failed += failed;
         self.ignored += ignored;
@@ -244,7 +272,7 @@ impl Tally {
     }
 
     /// Reads `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; …`, coloured or not.
-    pub fn parse(line: &str) -> Option<Self> {
+    fn parse(line: &str) -> Option<Self> {
         let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
         let mut tally = Self::default();
         for part in counts.split(';') {

@@ -1,5 +1,6 @@
 //! Where things are: the repository, its packages and targets, as cargo itself tells.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -87,10 +88,10 @@ impl Workspace {
         Ok(Self { target_dir: string(&json["target_directory"])?.into(), packages })
     }
 
-    /// Names of the integration-test targets of all members.
-    pub fn test_targets(&self) -> impl Iterator<Item = &str> {
+    /// Names of the integration-test targets of all members; two may have one name.
+    pub fn test_targets(&self) -> BTreeSet<&str> {
         let targets = self.packages.iter().flat_map(|package| &package.targets);
-        targets.filter(|target| target.kind == "test").map(|target| target.name.as_str())
+        targets.filter(|target| target.kind == "test").map(|target| target.name.as_str()).collect()
     }
 }
 
@@ -119,6 +120,6 @@ mod tests {
             workspace.packages[0].dependencies,
             [Dependency { name: "aya".into(), optional: true, dev: false }]
         );
-        assert_eq!(workspace.test_targets().collect::<Vec<_>>(), ["netns_a"]);
+        assert_eq!(workspace.test_targets(), BTreeSet::from(["netns_a"]));
     }
 }

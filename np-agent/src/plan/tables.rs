@@ -219,3 +219,25 @@ impl fmt::Display for Op {
         write!(f, "{}: {self:?}", self.map())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_s_prefix_ends_where_its_ports_end() {
+        for (ports, bits) in [
+            (PortPrefix::EVERYTHING, 64),
+            (PortPrefix::protocol(6), 80),
+            (PortPrefix::ports(6, 0x1f00, 8), 88),
+            (PortPrefix::ports(6, 80, 16), 96),
+        ] {
+            let rule = RulePrefix { rule_set: RuleSetId::new(1), class: ClassId::new(2), ports };
+            assert_eq!(rule.bits(), bits, "{ports:?}");
+            assert_eq!(
+                rule.key(),
+                RuleKey::new(rule.rule_set, rule.class, ports.protocol, ports.port)
+            );
+        }
+    }
+}

@@ -69,7 +69,10 @@ pub fn userland(dir: &Path, binaries: &Path, tests: &[PathBuf]) -> Result<PathBu
         let real = program.canonicalize()?;
         copy(&root, &real)?;
         // Also the kernel itself starts one: /sbin/modprobe.
-        std::os::unix::fs::symlink(&real, root.join("usr/sbin").join(tool))?;
+        let name = root.join("usr/sbin").join(tool);
+        if !name.exists() {
+            std::os::unix::fs::symlink(&real, name)?;
+        }
         if *tool == "sh" {
             std::os::unix::fs::symlink(&real, root.join("bin/sh"))?;
         }

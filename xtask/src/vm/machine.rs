@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use crate::shell;
-use crate::test::Tally;
+use crate::test::Told;
 
 /// What a machine did.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    pub tally: Tally,
+    pub told: Told,
     /// The init came to its end.
     pub ended: bool,
     started: bool,
@@ -77,7 +77,7 @@ fn boot(mut command: Command, first: Duration, limit: Duration) -> Result<Outcom
             Ok(line) => {
                 println!("{line}");
                 shell::flush();
-                outcome.tally.add(Tally::parse(&line).unwrap_or_default());
+                outcome.told.hear(&line);
                 outcome.started |= line.contains("vm: Linux ");
                 outcome.ended |= line == "vm: done";
             }

@@ -15,9 +15,9 @@ use serde_json::Value;
 use crate::build_ebpf;
 use crate::setup::{self, Needs};
 use crate::shell::{self, step};
-use crate::test::{self, Tier};
+use crate::test::{self, Tier, Told};
 use crate::workspace::Workspace;
-use kernel::Kernel;
+pub use kernel::Kernel;
 use machine::Outcome;
 
 /// Run the tests of the tiers prog, netns and vm on other kernels, in virtual machines
@@ -30,17 +30,32 @@ pub struct Args {
     #[arg(value_enum)]
     kernels: Vec<Kernel>,
 
+    #[command(flatten)]
+    order: Order,
+}
+
+/// What the machines are to do.
+#[derive(Debug, clap::Args)]
+pub struct Order {
     /// Run only this tier (may be repeated) [default: prog, netns, vm]
     #[arg(long = "tier", value_enum)]
     tiers: Vec<Tier>,
 
     /// End a machine after so many minutes
-    #[arg(long, value_name = "MINUTES", default_value_t = 40)]
+    #[arg(long, value_name = "MINUTES", default_value_t = LIMIT)]
     limit: u64,
 
     /// Run only tests whose name contains this
     #[arg(last = true)]
     filter: Option<String>,
+}
+
+const LIMIT: u64 = 40;
+
+impl Default for Order {
+    fn default() -> Self {
+        Self { tiers: Vec::new(), limit: LIMIT, filter: None }
+    }
 }
 
 /// The tiers whose outcome rests on the kernel.
@@ -53,10 +68,18 @@ struct Row {
     took: Duration,
 }
 
-pub fn run(Args { kernels, tiers, limit, filter }: &Args) -> Result<()> {
+pub fn run(Args { kernels, order }: &Args) -> Result<()> {
+    let kernels = if kernels.is_empty() { &Kernel::ALL[..] } else { kernels };
+    run_on(kernels, order).map(drop)
+}
+
+/// Boots one kernel after the other and gives each the same tests.
+///
+/// # Errors
+/// If a test fails on one of them, or a machine does not come to its end.
+pub fn run_on(kernels: &[Kernel], Order { tiers, limit, filter }: &Order) -> Result<Told> {
     let toolchain = setup::ensure(Needs::Machines)?;
     build_ebpf::build(&build_ebpf::Args::default(), &toolchain)?;
-    let kernels = if kernels.is_empty() { &Kernel::ALL[..] } else { kernels };
     let workspace = Workspace::read(false)?;
     test::build()?;
     let tests: Vec<PathBuf> = executables()?
@@ -87,7 +110,12 @@ pub fn run(Args { kernels, tiers, limit, filter }: &Args) -> Result<()> {
             .with_context(|| format!("running the tests on {}", installed.release))?;
         rows.push(Row { release: installed.release, outcome, took: start.elapsed() });
     }
-    report(&rows)
+    report(&rows)?;
+    let mut all = Told::default();
+    for row in rows {
+        all.add(row.outcome.told);
+    }
+    Ok(all)
 }
 
 /// The test files of np-tests as built, by name.
@@ -108,7 +136,8 @@ fn executables() -> Result<Vec<(String, PathBuf)>> {
 fn report(rows: &[Row]) -> Result<()> {
     let mut problems = Vec::new();
     println!("\nkernel                              passed   failed   seconds");
-    for Row { release, outcome: Outcome { tally, ended, .. }, took } in rows {
+    for Row { release, outcome, took } in rows {
+        let Outcome { told: Told { tally, .. }, ended, .. } = outcome;
         println!(
             "{release:<34} {:>7} {:>8} {:>9.0}",
             tally.passed,

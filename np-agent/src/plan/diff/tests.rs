@@ -177,3 +177,31 @@ fn a_new_tunnel_is_closed_first_and_with_a_generation_of_its_own() {
     let gone = Tables { tunnels: [ipip].into(), ..now.clone() };
     assert_eq!(diff(&now, &gone, &Scope::default()), [Op::RemoveTunnel(vxlan)]);
 }
+
+/// The next free id after the last is the first; 0 stands for none.
+#[test]
+fn a_copy_of_the_last_rule_set_has_a_real_id() {
+    let last = RuleSetId::new(RuleSetId::MAX);
+    let in_force = |policy: PolicyWord| {
+        let mut tables = Tables::default();
+        for id in 1..=2 {
+            let id = EndpointId::new(id);
+            tables.endpoints.insert(id, Endpoint { addrs: [Addr::UNSPECIFIED; 2], policy });
+        }
+        tables
+    };
+    let rule = RulePrefix { rule_set: last, class: ClassId::NONE, ports: PortPrefix::EVERYTHING };
+    let mut actual = in_force(PolicyWord::new(Some(last), None));
+    actual.rules.insert(rule);
+    // One keeps the rule set and the other gets rid of it, while an address moves.
+    let mut desired = actual.clone();
+    let open = Endpoint { addrs: [Addr::UNSPECIFIED; 2], policy: PolicyWord::OPEN };
+    desired.endpoints.insert(EndpointId::new(2), open);
+    desired.peers.insert("10.0.0.0/8".parse().expect("a prefix"), ClassId::new(1));
+    let ops = diff(&actual, &desired, &Scope::everything());
+    let copy = ops.iter().find_map(|op| match op {
+        Op::SetRule(rule) if rule.rule_set != last => Some(rule.rule_set),
+        _ => None,
+    });
+    assert_eq!(copy, Some(RuleSetId::new(1)), "{ops:#?}");
+}
