@@ -107,6 +107,12 @@ pub struct RunArgs {
     #[arg(long, value_name = "DEVICE")]
     pub uplink: Vec<String>,
 
+    /// A UDP port to which the nodes' packets to each other go, wrapped by a process and no device
+    /// of the kernel, as with flannel's udp backend (8285): pods may not send there. May be given
+    /// several times; VXLAN, Geneve and the like need none.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub tunnel_port: Vec<u16>,
+
     /// What a veth may do before it is known whose it is.
     #[arg(long, value_enum, default_value_t = Pending::Deny)]
     pub pending: Pending,

@@ -41,7 +41,7 @@ pub struct Reconciler {
 pub struct Plan {
     pub ops: Vec<Op>,
     /// The change is too large for a map. What is in force stays: the operations only make devices
-    /// default-deny.
+    /// default-deny, and close tunnels to pods.
     pub refused: Option<Refused>,
 }
 
@@ -133,23 +133,28 @@ impl Reconciler {
         let changed = self.compiled.update(&self.index, &touched, pods);
 
         bind::lower(&self.placements, &self.devices, &self.bindings, &mut self.desired);
+        self.desired.tunnels = bind::tunnels(&self.devices, &self.settings);
         let ids = self.bindings.ids();
         self.lowered.update(&self.compiled, &changed, &ids, &mut self.desired, &mut self.scope);
         let mut ops = plan::diff(&self.actual, &self.desired, &self.scope);
         let refused = plan::room(&self.actual, &ops, &self.limits).err().map(|no_room| {
-            ops.retain(|op| self.denies(op));
+            let tunnels = ops.iter().any(|op| matches!(op, Op::SetTunnel(_)));
+            // The generation is the new tunnels'.
+            ops.retain(|op| self.denies(op) || tunnels && matches!(op, Op::SetConfig(_)));
             Refused { no_room, policies: self.heaviest(&no_room) }
         });
         Plan { ops, refused }
     }
 
-    /// Whether an operation takes a device from what nobody knows to default-deny.
+    /// Whether an operation takes a device from what nobody knows to default-deny, or closes a
+    /// tunnel to pods.
     fn denies(&self, op: &Op) -> bool {
         match op {
             Op::SetIface(iface) => {
                 let known = self.actual.ifaces.contains_key(&iface.ifindex());
                 !known && iface.role() != Some(Role::Pod)
             }
+            Op::SetTunnel(_) => true,
             _ => false,
         }
     }

@@ -8,7 +8,7 @@
 //!  from_pod     prove the source ─ reply of a flow? ─ tag the packet with its pod
 //!  from_uplink                     reply of a flow? ─ tag it as entered
 //!  to_pod       own, reply, hairpin pass ─ flow known? ─ judge sender's egress and pod's ingress
-//!  to_uplink    own, reply, transit pass ─ flow known? ─ judge sender's egress
+//!  to_uplink    own, reply, transit pass ─ flow known? ─ to a tunnel? ─ judge sender's egress
 //! ```
 
 use crate::addr::Addr;
@@ -19,6 +19,7 @@ use crate::flow::{Flow, FlowKey, State, Time};
 use crate::packet::{self, Frame, Kind, Packet, PacketReader};
 use crate::rules::{ClassId, RuleKey};
 use crate::tag::Tag;
+use crate::tunnel::Encapsulation;
 use crate::verdict::{Reason, Verdict};
 
 /// The maps, as the verdict sees them: BPF maps in the kernel, ordered maps elsewhere.
@@ -35,6 +36,8 @@ pub trait Maps {
     fn class(&self, addr: &Addr) -> ClassId;
     /// Whether the longest matching rule allows.
     fn allows(&self, key: &RuleKey) -> bool;
+    /// Whether a tunnel of this node unwraps such packets.
+    fn unwraps(&self, encapsulation: Encapsulation) -> bool;
     /// Runs `f` on the flow in place; none when there is no such flow.
     fn with_flow<T>(&self, key: &FlowKey, f: impl FnOnce(&mut Flow) -> T) -> Option<T>;
     fn record(&self, key: &FlowKey, flow: Flow);
@@ -83,13 +86,12 @@ pub fn decide<M: Maps, R: PacketReader + ?Sized>(
 #[inline(always)]
 fn from_pod<M: Maps, R: PacketReader + ?Sized>(maps: &M, reader: &R, context: &Context) -> Verdict {
     let iface = maps.iface(context.ifindex);
-    let (id, pending) = match iface.role() {
-        Some(Role::Pod) => (iface.endpoint(), false),
+    let tag = match iface.role() {
+        Some(Role::Pod) => Tag::of(iface.endpoint()),
         Some(Role::Foreign) => return Verdict { reason: Reason::Foreign, tag: Tag::ENTERED },
         // A device that has this program and no entry is one we know too little about.
-        Some(Role::Pending | Role::Uplink | Role::Tunnel) | None => (EndpointId::NONE, true),
+        Some(Role::Pending | Role::Uplink | Role::Tunnel) | None => Tag::ENTERED,
     };
-    let tag = if pending { Tag::ENTERED } else { Tag::of(id) };
     let packet = match packet::parse(reader, context.ethertype, packet::ETH_HLEN) {
         Ok(Frame::Ip(packet)) => packet,
         Ok(Frame::Arp) => return Verdict { reason: Reason::Arp, tag },
@@ -98,12 +100,13 @@ fn from_pod<M: Maps, R: PacketReader + ?Sized>(maps: &M, reader: &R, context: &C
         Ok(Frame::Other) => return Verdict { reason: Reason::Ethertype, tag },
         Err(error) => return Verdict { reason: error.into(), tag },
     };
-    if pending {
+    if tag.entered() {
         return Verdict { reason: pending_reason(maps, &packet), tag };
     }
     if packet.kind == Kind::RouterClaim {
         return Verdict { reason: Reason::RouterClaim, tag };
     }
+    let id = tag.endpoint();
     let on_link = matches!(packet.kind, Kind::NeighborDiscovery | Kind::MulticastListener);
     let proven = maps.owns(id, &packet.src)
         || packet.src.is_v6_link_local()
@@ -184,7 +187,7 @@ fn to_uplink<M: Maps, R: PacketReader + ?Sized>(
     if context.own() {
         return pass(Reason::Own);
     }
-    if tag.flow_ok() {
+    if tag.flow_ok() && !tag.may_wrap() {
         return pass(Reason::ReplyPassed);
     }
     if tag.egress_judged() {
@@ -193,22 +196,36 @@ fn to_uplink<M: Maps, R: PacketReader + ?Sized>(
     if tag.entered() {
         return pass(Reason::Transit);
     }
+    // What passes here passes for good: the packet may be wrapped by a tunnel next, and what comes
+    // out of that is not the pod's own.
+    let judged = |reason| Verdict { reason, tag: tag.with_egress_judged() };
     let iface = maps.iface(context.ifindex);
     let packet = match packet::parse(reader, context.ethertype, network_offset(iface)) {
         Ok(Frame::Ip(packet)) => packet,
-        Ok(Frame::Arp) => return pass(Reason::Arp),
-        Ok(Frame::Other) => return pass(Reason::NotIp),
+        Ok(Frame::Arp) => return judged(Reason::Arp),
+        Ok(Frame::Other) => return judged(Reason::NotIp),
         Err(error) => return pass(error.into()),
     };
     if let Some(reason) = link_reason(&packet) {
-        return pass(reason);
+        return judged(reason);
+    }
+    if tag.flow_ok() {
+        let wrapped = to_tunnel(maps, packet.protocol, packet.rule_port());
+        return judged(if wrapped { Reason::TunnelFromPod } else { Reason::ReplyPassed });
     }
     let source = sender(maps, context, &packet);
     if source.is_none() {
         return pass(Reason::Transit);
     }
-    let reason = leaving(maps, &packet, source, EndpointId::NONE, context);
-    Verdict { reason, tag: tag.with_egress_judged() }
+    judged(leaving(maps, &packet, source, EndpointId::NONE, context))
+}
+
+/// Whether another node would unwrap the packet and take what is inside for this node's: there
+/// nobody could tell any more which pod it is from. A fragment without ports is no use to anybody
+/// without the first one.
+#[inline(always)]
+fn to_tunnel<M: Maps>(maps: &M, protocol: u8, port: u16) -> bool {
+    Encapsulation::of(protocol, port).is_some_and(|encapsulation| maps.unwraps(encapsulation))
 }
 
 /// What always passes between neighbours, whatever policy says.
@@ -298,6 +315,9 @@ fn entered<M: Maps>(
                     _ => 0,
                 },
             };
+            if replier.is_none() && to_tunnel(maps, forward.protocol, forward.port) {
+                return Verdict { reason: Reason::TunnelFromPod, tag };
+            }
             if let Err(direction) = judge(maps, &forward, source, replier) {
                 return Verdict { reason: Reason::denied(direction), tag };
             }
@@ -307,7 +327,9 @@ fn entered<M: Maps>(
             });
         }
     }
-    Verdict { reason: Reason::Reply, tag: tag.with_flow_ok() }
+    let tag = tag.with_flow_ok();
+    let may_wrap = !replier.is_none() && Encapsulation::has(packet.protocol);
+    Verdict { reason: Reason::Reply, tag: if may_wrap { tag.with_may_wrap() } else { tag } }
 }
 
 /// The rest of `to_*`: is the packet part of a flow that is still allowed, or may it open one?
@@ -355,6 +377,11 @@ fn leaving<M: Maps>(
         protocol: packet.protocol,
         port: packet.rule_port(),
     };
+    // Nobody's policy is asked: it is about who the packet would pass for. No flow of it is known
+    // under the current generation, so flows need no look.
+    if destination.is_none() && to_tunnel(maps, tuple.protocol, tuple.port) {
+        return Reason::TunnelFromPod;
+    }
     let judged = if context.tag.egress_judged() { EndpointId::NONE } else { source };
     let reason = match judge(maps, &tuple, judged, destination) {
         Ok(Judged::Open) => Reason::NotIsolated,

@@ -23,6 +23,7 @@ pub mod maps;
 pub mod packet;
 pub mod rules;
 pub mod tag;
+pub mod tunnel;
 pub mod verdict;
 
 /// The version of everything pinned.

@@ -7,6 +7,7 @@ use crate::direction::Hook;
 use crate::endpoint::{Endpoint, Iface};
 use crate::flow::{Flow, FlowKey};
 use crate::rules::{CidrKey, RuleKey};
+use crate::tunnel::TUNNEL_WORDS;
 use crate::verdict::Reason;
 
 /// What the kernel must say of a pinned map for it to be ours.
@@ -66,6 +67,8 @@ pub const RULES: MapSpec = MapSpec {
     ..spec::<u32, u32>("RULES", Kind::LpmTrie, 1 << 20, NO_PREALLOC)
 };
 pub const FLOWS: MapSpec = spec::<FlowKey, Flow>("FLOWS", Kind::LruHash, 1 << 17, 0);
+/// What the tunnels of the node unwrap, as a set, see [`crate::tunnel`].
+pub const TUNNELS: MapSpec = spec::<u32, u64>("TUNNELS", Kind::Array, TUNNEL_WORDS, MMAPABLE);
 pub const CONFIG: MapSpec = spec::<u32, Config>("CONFIG", Kind::Array, 1, MMAPABLE);
 /// Packets per hook and Reason, see [`counter_index`].
 pub const COUNTERS: MapSpec =
@@ -75,8 +78,20 @@ pub const COUNTERS: MapSpec =
 pub const RECORDS: MapSpec =
     spec::<u32, [u8; RECORD_CHUNK]>("RECORDS", Kind::Array, RECORD_CHUNKS as u32, MMAPABLE);
 
-pub const ALL: [MapSpec; 11] =
-    [IFACES, IFACES_MORE, ENDPOINTS, LOCAL, PEERS, CIDRS, RULES, FLOWS, CONFIG, COUNTERS, RECORDS];
+pub const ALL: [MapSpec; 12] = [
+    IFACES,
+    IFACES_MORE,
+    ENDPOINTS,
+    LOCAL,
+    PEERS,
+    CIDRS,
+    RULES,
+    FLOWS,
+    TUNNELS,
+    CONFIG,
+    COUNTERS,
+    RECORDS,
+];
 
 /// RECORDS is read as one stretch of memory: element 0 starts with a u64 `offset << 32 | length`
 /// of the record in force, stored last; the record lies in one of the two halves of the rest.

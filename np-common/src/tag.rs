@@ -3,7 +3,7 @@
 //! It lies in `skb->tc_index`: 16 bits that NAT, routing, bridging and tunnels keep and that
 //! nothing else on a node writes, while `skb->mark` is written by many. It is not cleared at a
 //! namespace border, so `from_*` always overwrites it. Layout: bits 0–11 who sent the packet,
-//! bit 12 EGRESS_JUDGED, bit 13 FLOW_OK, bits 14–15 spare.
+//! bit 12 EGRESS_JUDGED, bit 13 FLOW_OK, bit 14 MAY_WRAP, bit 15 spare.
 
 use crate::endpoint::EndpointId;
 
@@ -14,6 +14,7 @@ pub struct Tag(u16);
 const SENDER: u16 = 0x0fff;
 const EGRESS_JUDGED: u16 = 0x1000;
 const FLOW_OK: u16 = 0x2000;
+const MAY_WRAP: u16 = 0x4000;
 
 impl Tag {
     /// No `from_*` program has seen the packet: the node made it, or the tag was lost.
@@ -74,5 +75,17 @@ impl Tag {
     #[inline(always)]
     pub const fn with_flow_ok(self) -> Self {
         Self(self.0 | FLOW_OK)
+    }
+
+    /// An accepted reply of a pod in a protocol that tunnels use: whether it goes to a tunnel is to
+    /// be seen where it leaves the node, after NAT.
+    #[inline(always)]
+    pub const fn may_wrap(self) -> bool {
+        self.0 & MAY_WRAP != 0
+    }
+
+    #[inline(always)]
+    pub const fn with_may_wrap(self) -> Self {
+        Self(self.0 | MAY_WRAP)
     }
 }

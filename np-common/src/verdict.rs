@@ -110,6 +110,8 @@ reasons! {
     ExtensionHeaders = 42, "extension-headers";
     /// A packet that a pod of this node wrapped itself came out of the node's tunnel.
     TunnelForged = 43, "tunnel-forged";
+    /// `to_uplink`: a pod wrapped it itself, for a tunnel of the nodes to unwrap.
+    TunnelFromPod = 44, "tunnel-from-pod";
 }
 
 impl Reason {
@@ -162,6 +164,7 @@ pub const fn posture(reason: Reason) -> Action {
         | Reason::RouterClaim
         | Reason::Malformed
         | Reason::ExtensionHeaders
-        | Reason::TunnelForged => Action::Drop,
+        | Reason::TunnelForged
+        | Reason::TunnelFromPod => Action::Drop,
     }
 }

@@ -13,6 +13,7 @@ use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord};
 use np_common::flow::{Flow, FlowKey};
 use np_common::maps as specs;
 use np_common::rules::{ALLOW, CidrKey, ClassId, RuleKey};
+use np_common::tunnel::Encapsulation;
 use np_common::verdict::Reason;
 
 macro_rules! declare {
@@ -34,6 +35,7 @@ declare! {
     CIDRS: LpmTrie<CidrKey, u32>;
     RULES: LpmTrie<RuleKey, u32>;
     FLOWS: LruHashMap<FlowKey, Flow>;
+    TUNNELS: Array<u64>;
     CONFIG: Array<Config>;
     COUNTERS: PerCpuArray<u64>;
     // No program reads it; it lies with the others so that it lives and dies with them.
@@ -106,6 +108,12 @@ impl Maps for KernelMaps {
     #[inline(always)]
     fn allows(&self, key: &RuleKey) -> bool {
         RULES.get(Key::new(RuleKey::BITS, *key)).is_some_and(|verdict| *verdict == ALLOW)
+    }
+
+    #[inline(always)]
+    fn unwraps(&self, encapsulation: Encapsulation) -> bool {
+        let word = TUNNELS.get_ptr(encapsulation.word());
+        word.is_some_and(|word| word!(word) & encapsulation.bit() != 0)
     }
 
     #[inline(always)]

@@ -141,6 +141,7 @@ pub fn device(ifindex: u32, pod: Option<Vec<IpAddr>>) -> Device {
         kind: is_pod.then(|| "veth".to_owned()),
         layer3: false,
         loopback: false,
+        encapsulations: Vec::new(),
         peer: is_pod.then_some(peer),
         addresses: Vec::new(),
         gateway: !is_pod,

@@ -5,12 +5,13 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use np_agent::bind::Settings;
 use np_agent::model::{
-    Change, DeviceChange, IpBlock, NodeName, Object, ObjectKey, Peer, Phase, Pod, PodKey, PodUid,
-    Policy, PolicyKey, PortMatch, Ports, Protocol, Rule, Selector,
+    Change, Device, DeviceChange, IpBlock, NodeName, Object, ObjectKey, Peer, Phase, Pod, PodKey,
+    PodUid, Policy, PolicyKey, PortMatch, Ports, Protocol, Rule, Selector,
 };
 use np_agent::plan::{Limits, Tables};
 use np_agent::reconcile::{Plan, Reconciler};
 use np_common::direction::Direction;
+use np_common::tunnel::Encapsulation;
 use np_tests::simulation::{Judge, device};
 
 const NODE: &str = "node-1";
@@ -178,6 +179,15 @@ fn a_change_that_a_map_has_no_room_for_is_refused_whole() {
     };
     assert!(allowed(&reconciler, DEVICE, 443) && !allowed(&reconciler, DEVICE, 441));
     assert!(!allowed(&reconciler, DEVICE + 1, 443));
+
+    // A tunnel that comes meanwhile is closed to pods, also to flows that they have opened to it.
+    let before = reconciler.actual().config.generation();
+    let vxlan = Encapsulation::Udp(8472);
+    let tunnel = Device { encapsulations: vec![vxlan], ..device(DEVICE + 2, None) };
+    reconciler.device(DeviceChange::Seen(tunnel));
+    assert!(write(&mut reconciler).refused.is_some());
+    assert_eq!(reconciler.actual().tunnels, [vxlan].into());
+    assert_ne!(reconciler.actual().config.generation(), before);
 
     reconciler.objects([Change::Delete(ObjectKey::Policy(key))]);
     assert_eq!(write(&mut reconciler).refused, None);

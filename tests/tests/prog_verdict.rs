@@ -34,6 +34,7 @@ use np_common::packet::{
 };
 use np_common::rules::{ClassId, RuleSetId};
 use np_common::tag::Tag;
+use np_common::tunnel::{Encapsulation, IPIP, SIT};
 use np_common::verdict::{Action, Reason, Verdict};
 use np_tests::bpf::{self, SkBuff, TC_ACT_SHOT, TC_ACT_UNSPEC, insn};
 use np_tests::sandbox::{ip, sandbox};
@@ -427,6 +428,12 @@ impl Random {
             let class = ClassId::new(self.pick([0, 1, 2, 3]));
             tables.rules.insert(RulePrefix { rule_set: self.rule_set(), class, ports });
         }
+        let tunnels = [53, 80, 443, 8443, 8472].map(Encapsulation::Udp);
+        for tunnel in tunnels.into_iter().chain([IPIP, SIT, 47].map(Encapsulation::Protocol)) {
+            if self.one_in(4) {
+                tables.tunnels.insert(tunnel);
+            }
+        }
         tables
     }
 
@@ -450,6 +457,9 @@ impl Random {
         };
         if self.one_in(12) {
             tag = tag.with_flow_ok();
+            if self.one_in(2) {
+                tag = tag.with_may_wrap();
+            }
         }
         if self.one_in(8) {
             tag = tag.with_egress_judged();
@@ -546,7 +556,7 @@ impl Random {
         let src = if !v4 && ethernet && self.one_in(40) { addr("::") } else { src };
         let dst = self.addr(v4);
         let icmp = if v4 { ICMP } else { ICMPV6 };
-        let protocol = self.pick([TCP, TCP, TCP, UDP, UDP, SCTP, icmp, icmp, icmp, 47]);
+        let protocol = self.pick([TCP, TCP, TCP, UDP, UDP, SCTP, icmp, icmp, icmp, 47, IPIP, SIT]);
         let (sport, dport) = (self.port(), self.port());
         let flags = self.pick([SYN, SYN | ACK, ACK, ACK, FIN | ACK, RST]);
         let message = if v4 {

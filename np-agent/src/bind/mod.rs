@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use np_common::addr::Addr;
 use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord, Role};
+use np_common::tunnel::Encapsulation;
 
 use crate::index::Index;
 use crate::model::{Device, IfIndex, NodeName, Phase, Pod, PodUid};
@@ -18,8 +19,20 @@ use crate::plan::Tables;
 use crate::plan::record::EndpointRecord;
 
 /// Device kinds that unwrap packets which another node, or a pod, wrapped.
-const TUNNELS: [&str; 10] =
-    ["vxlan", "geneve", "gre", "gretap", "ip6gre", "ip6gretap", "ipip", "ip6tnl", "sit", "bareudp"];
+const TUNNELS: [&str; 12] = [
+    "vxlan",
+    "geneve",
+    "gre",
+    "gretap",
+    "erspan",
+    "ip6gre",
+    "ip6gretap",
+    "ip6erspan",
+    "ipip",
+    "ip6tnl",
+    "sit",
+    "bareudp",
+];
 
 /// What a device is, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +68,8 @@ pub struct Bindings {
 pub struct Settings {
     /// Devices that are uplinks because the user says so.
     pub uplinks: Vec<String>,
+    /// UDP ports of tunnels that no device tells of: processes that unwrap by themselves.
+    pub tunnel_ports: Vec<u16>,
 }
 
 impl Bindings {
@@ -264,6 +279,16 @@ pub fn lower(
             tables.local.insert(Addr::from(*addr), bound.id);
         }
     }
+}
+
+/// What the tunnels of the node unwrap.
+pub fn tunnels(
+    devices: &BTreeMap<IfIndex, Device>,
+    settings: &Settings,
+) -> BTreeSet<Encapsulation> {
+    let of_devices = devices.values().flat_map(|device| &device.encapsulations).copied();
+    let of_processes = settings.tunnel_ports.iter().copied().map(Encapsulation::Udp);
+    of_devices.chain(of_processes).collect()
 }
 
 /// What the devices say about the node's pods.

@@ -48,6 +48,7 @@ fn mk_veth(ifindex: u32, claims: &[&str]) -> Device {
         kind: Some("veth".into()),
         layer3: false,
         loopback: false,
+        encapsulations: Vec::new(),
         peer: Some(DevicePeer {
             netnsid: ifindex as i32,
             index: IfIndex(2),
@@ -185,4 +186,19 @@ fn an_address_leads_to_the_pod_that_has_it_now() {
     let addr = Addr::from("10.0.0.1".parse::<IpAddr>().expect("an address"));
     assert_eq!(tables.local[&addr], placements[&IfIndex(7)].endpoint);
     assert_eq!(tables.endpoints.len(), 2);
+}
+
+#[test]
+fn tunnels_are_those_of_devices_and_those_that_are_named() {
+    let mk_tunnel = |ifindex, encapsulations: &[Encapsulation]| Device {
+        kind: Some("vxlan".into()),
+        peer: None,
+        encapsulations: encapsulations.to_vec(),
+        ..mk_veth(ifindex, &[])
+    };
+    let (vxlan, ipip) = (Encapsulation::Udp(8472), Encapsulation::Protocol(4));
+    let devices = [mk_tunnel(3, &[vxlan]), mk_tunnel(4, &[vxlan, ipip]), mk_veth(7, &[])];
+    let devices = devices.into_iter().map(|device| (device.index, device)).collect();
+    let settings = Settings { tunnel_ports: vec![8285], ..Settings::default() };
+    assert_eq!(tunnels(&devices, &settings), [Encapsulation::Udp(8285), vxlan, ipip].into());
 }

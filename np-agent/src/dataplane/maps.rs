@@ -15,6 +15,7 @@ use np_common::config::Config;
 use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord};
 use np_common::maps::{self as specs, MapSpec};
 use np_common::rules::{ALLOW, CidrKey, ClassId, RuleKey};
+use np_common::tunnel::Encapsulation;
 
 use super::counters::Counters;
 use super::error::{ApplyError, DataplaneError};
@@ -30,6 +31,7 @@ pub struct Maps {
     /// The devices that are in `ifaces_more`.
     more: BTreeSet<u32>,
     endpoints: Mapping,
+    tunnels: Mapping,
     config: Mapping,
     records: Mapping,
     local: HashMap<MapData, Addr, u32>,
@@ -63,6 +65,7 @@ impl Maps {
             ifaces_more,
             more,
             endpoints: mapping(&specs::ENDPOINTS)?,
+            tunnels: mapping(&specs::TUNNELS)?,
             config: mapping(&specs::CONFIG)?,
             records: mapping(&specs::RECORDS)?,
             local: typed(pins, &specs::LOCAL, Map::HashMap)?,
@@ -106,8 +109,21 @@ impl Maps {
             }),
             Op::SetRule(rule) => self.rules.insert(&rule_key(&rule), ALLOW, 0).map_err(os_error),
             Op::RemoveRule(rule) => absent_is_fine(self.rules.remove(&rule_key(&rule))),
+            Op::SetTunnel(encapsulation) => {
+                let (index, held) = self.tunnel_word(encapsulation);
+                word(&self.tunnels, index, held | encapsulation.bit())
+            }
+            Op::RemoveTunnel(encapsulation) => {
+                let (index, held) = self.tunnel_word(encapsulation);
+                word(&self.tunnels, index, held & !encapsulation.bit())
+            }
             Op::SetConfig(config) => word(&self.config, 0, config.bits()),
         }
+    }
+
+    fn tunnel_word(&self, encapsulation: Encapsulation) -> (usize, u64) {
+        let index = encapsulation.word() as usize;
+        (index, self.tunnels.load(index))
     }
 
     /// A device lies in its slot of IFACES unless another device does.
@@ -202,6 +218,10 @@ impl Maps {
                     foreign(&specs::RULES, format!("{data:?}/{bits} = {verdict}"))
                 })?;
             tables.rules.insert(rule);
+        }
+        for word in 0..specs::TUNNELS.max_entries {
+            let bits = self.tunnels.load(word as usize);
+            tables.tunnels.extend(Encapsulation::of_word(word, bits));
         }
         Ok(tables)
     }

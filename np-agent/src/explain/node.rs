@@ -18,6 +18,7 @@ use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord, Role};
 use np_common::flow::{Flow, FlowKey, Time};
 use np_common::rules::{ClassId, RuleKey};
 use np_common::tag::Tag;
+use np_common::tunnel::Encapsulation;
 use np_common::verdict::{Reason, Verdict};
 
 use super::opening::Opening;
@@ -138,6 +139,10 @@ impl Maps for Tabled {
     fn allows(&self, key: &RuleKey) -> bool {
         let rule = (key.rule_set().get(), key.class().get(), key.protocol(), key.port());
         remembered(&self.allows, rule, || Simulated::new(&self.tables).allows(key))
+    }
+
+    fn unwraps(&self, encapsulation: Encapsulation) -> bool {
+        Simulated::new(&self.tables).unwraps(encapsulation)
     }
 
     fn with_flow<T>(&self, _: &FlowKey, _: impl FnOnce(&mut Flow) -> T) -> Option<T> {

@@ -13,7 +13,8 @@ use netlink_packet_route::{
 };
 
 use super::routes::Routes;
-use crate::model::{Device, DevicePeer, IfIndex};
+use super::tunnel::encapsulations;
+use crate::model::{Device, DevicePeer, Encapsulation, IfIndex};
 
 /// What one link message says about a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,7 @@ pub(super) struct Link {
     kind: Option<String>,
     layer3: bool,
     loopback: bool,
+    encapsulations: Vec<Encapsulation>,
     /// `IFLA_LINK`: the other end of a pair, or the lower device of a stacked one.
     other: Option<IfIndex>,
     /// `IFLA_LINK_NETNSID`: the namespace of `other` when it is not this one; negative while that
@@ -45,6 +47,7 @@ impl Link {
             kind: None,
             layer3: !loopback && header.link_layer_type != LinkLayerType::Ether,
             loopback,
+            encapsulations: Vec::new(),
             other: None,
             netnsid: None,
         };
@@ -57,9 +60,13 @@ impl Link {
                 }
                 libc::IFLA_LINK_NETNSID => link.netnsid = parse_i32(value).ok(),
                 libc::IFLA_LINKINFO => {
-                    link.kind = attributes(value)
-                        .find(|nested| nested.kind() == libc::IFLA_INFO_KIND)
-                        .map(|nested| text(nested.value()));
+                    let part =
+                        |wanted| attributes(value).find(move |nested| nested.kind() == wanted);
+                    link.kind = part(libc::IFLA_INFO_KIND).map(|nested| text(nested.value()));
+                    let data = part(libc::IFLA_INFO_DATA);
+                    let data = data.as_ref().map_or(&[][..], |nested| nested.value());
+                    let kind = link.kind.as_deref().unwrap_or_default();
+                    link.encapsulations = encapsulations(kind, data);
                 }
                 _ => {}
             }
@@ -118,6 +125,7 @@ impl Entry {
             kind: link.kind.clone(),
             layer3: link.layer3,
             loopback: link.loopback,
+            encapsulations: link.encapsulations.clone(),
             peer,
             addresses: sorted(addresses),
             gateway: false,
@@ -190,7 +198,7 @@ fn sorted(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     addresses
 }
 
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
+pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
     NlasIterator::new(bytes).map_while(Result::ok)
 }
 
@@ -355,6 +363,7 @@ mod tests {
                 kind: Some("veth".into()),
                 layer3: false,
                 loopback: false,
+                encapsulations: vec![],
                 peer: Some(DevicePeer {
                     netnsid: 3,
                     index: IfIndex(2),

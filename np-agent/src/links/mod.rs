@@ -19,6 +19,7 @@ mod monitor;
 mod request;
 mod routes;
 mod socket;
+mod tunnel;
 
 use std::{io, time::Duration};
 

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use np_common::tunnel::Encapsulation;
 use serde::{Deserialize, Serialize};
 
 /// A device's index. The kernel reuses indices after a device is gone.
@@ -25,6 +26,8 @@ pub struct Device {
     /// Packets start at the IP header (tun, ipip, wireguard): there is no Ethernet header.
     pub layer3: bool,
     pub loopback: bool,
+    /// What the device unwraps, when it is a tunnel.
+    pub encapsulations: Vec<Encapsulation>,
     /// The other end, when it is in another network namespace.
     pub peer: Option<Peer>,
     /// The device's own addresses on the node.

@@ -23,6 +23,7 @@ pub use ids::{NodeName, ObjectKey, PodKey, PodUid, PolicyKey};
 pub use namespace::Namespace;
 pub use node::Node;
 pub use np_common::direction::Direction;
+pub use np_common::tunnel::{self, Encapsulation};
 pub use pod::{ContainerPort, Labels, Phase, Pod};
 pub use policy::{IpBlock, Peer, Policy, PortMatch, Ports, Protocol, Rule};
 pub use selector::{Requirement, Selector, Values};

@@ -74,6 +74,8 @@ pub fn room(actual: &Tables, ops: &[Op], limits: &Limits) -> Result<(), NoRoom> 
             | Op::ClearEndpoint(_)
             | Op::SetLocal(..)
             | Op::RemoveLocal(_)
+            | Op::SetTunnel(_)
+            | Op::RemoveTunnel(_)
             | Op::SetConfig(_) => {}
         }
     }

@@ -63,6 +63,7 @@ impl Scope {
             local: tables.local.clone(),
             peers,
             rules: self.rules.intersection(&tables.rules).copied().collect(),
+            tunnels: tables.tunnels.clone(),
             config: tables.config,
         }
     }

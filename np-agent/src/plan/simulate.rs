@@ -11,6 +11,7 @@ use np_common::decide::Maps;
 use np_common::endpoint::{EndpointId, Iface, PolicyWord};
 use np_common::flow::{Flow, FlowKey};
 use np_common::rules::{ClassId, RuleKey};
+use np_common::tunnel::Encapsulation;
 
 use super::{PortPrefix, RulePrefix, Tables};
 
@@ -69,6 +70,10 @@ impl Maps for Simulated<'_> {
         ports
             .map(|ports| RulePrefix { rule_set: key.rule_set(), class: key.class(), ports })
             .any(|rule| self.tables.rules.contains(&rule))
+    }
+
+    fn unwraps(&self, encapsulation: Encapsulation) -> bool {
+        self.tables.tunnels.contains(&encapsulation)
     }
 
     fn with_flow<T>(&self, key: &FlowKey, f: impl FnOnce(&mut Flow) -> T) -> Option<T> {

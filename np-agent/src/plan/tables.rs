@@ -10,6 +10,7 @@ use np_common::config::Config;
 use np_common::direction::Direction;
 use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord};
 use np_common::rules::{ClassId, RuleKey, RuleSetId};
+use np_common::tunnel::Encapsulation;
 
 use super::Peers;
 use crate::index::pack;
@@ -24,6 +25,8 @@ pub struct Tables {
     pub peers: Peers,
     /// What is allowed; there are no other rules.
     pub rules: BTreeSet<RulePrefix>,
+    /// What tunnels of the node unwrap.
+    pub tunnels: BTreeSet<Encapsulation>,
     pub config: Config,
 }
 
@@ -35,6 +38,7 @@ impl Default for Tables {
             local: BTreeMap::new(),
             peers: Peers::default(),
             rules: BTreeSet::new(),
+            tunnels: BTreeSet::new(),
             config: Config::new(0, false),
         }
     }
@@ -141,6 +145,9 @@ pub enum Op {
     SetRule(RulePrefix),
     RemoveRule(RulePrefix),
     /// One store.
+    SetTunnel(Encapsulation),
+    RemoveTunnel(Encapsulation),
+    /// One store.
     SetConfig(Config),
 }
 
@@ -181,6 +188,12 @@ impl Op {
             Op::RemoveRule(rule) => {
                 tables.rules.remove(&rule);
             }
+            Op::SetTunnel(encapsulation) => {
+                tables.tunnels.insert(encapsulation);
+            }
+            Op::RemoveTunnel(encapsulation) => {
+                tables.tunnels.remove(&encapsulation);
+            }
             Op::SetConfig(config) => tables.config = config,
         }
     }
@@ -195,6 +208,7 @@ impl Op {
                 if prefix.prefix_len() == prefix.max_prefix_len() { "PEERS" } else { "CIDRS" }
             }
             Op::SetRule(_) | Op::RemoveRule(_) => "RULES",
+            Op::SetTunnel(_) | Op::RemoveTunnel(_) => "TUNNELS",
             Op::SetConfig(_) => "CONFIG",
         }
     }

@@ -27,6 +27,7 @@ spec:
 "#;
 
 const PORT: u16 = 7777;
+const MARKER: &[u8] = b"wrapped by a pod";
 
 /// A packet of `source` for the victim in a datagram from the attacker to a node's tunnel.
 struct Wrapped {
@@ -52,6 +53,47 @@ fn a_pod_cannot_forge_what_its_own_nodes_vxlan_unwraps() -> Result<()> {
     Ok(())
 }
 
+/// To another node: there it comes in like any node's, so the attacker's own node has to stop it.
+#[test]
+fn a_pod_cannot_forge_what_another_nodes_vxlan_unwraps() -> Result<()> {
+    let row = matrix::row("Attacks", "VXLAN from a pod to another node");
+    let mut trial = Trial::set_up(Shape::FLANNEL_VXLAN, Iptables)?;
+    let attack =
+        Wrapped { attacker: "other", node: "node-1", source: "stranger", victim: "server-1" };
+    trial.agents.apply(POLICIES, Some(ONLY_CLIENTS))?;
+    let before = trial.agents.counted("tunnel-from-pod")?;
+    ensure!(!arrives(&trial, &attack)?, "the wrapped packet has arrived");
+    let after = trial.agents.counted("tunnel-from-pod")?;
+    ensure!(after > before, "it is not counted as tunnel-from-pod: {before}, {after}");
+    row.holds();
+    Ok(())
+}
+
+/// flannel's udp backend: a datagram to the process on a node comes out of its tun device. No device
+/// tells its port, so the agent has to be told. From the pod's own node it leaves by no device.
+#[test]
+fn a_pod_cannot_forge_what_flannels_process_on_another_node_unwraps() -> Result<()> {
+    let row = matrix::row("Attacks", "a pod's datagram to flannel's udp backend on another node");
+    let mut trial = Trial::set_up(Shape::FLANNEL_UDP, Iptables)?;
+    trial.agents.apply(POLICIES, Some(ONLY_CLIENTS))?;
+    let address = |name| trial.cluster.address(name, Family::V4);
+    let payload = datagram(address("stranger")?, address("server-1")?, MARKER);
+    let arrives = |trial: &Trial| hears(trial, "server-1", "other", "node-1", 8285, &payload);
+    ensure!(arrives(&trial)?, "it does not even arrive when the agent knows of no tunnel");
+
+    let agent = trial.agents.on("node-2")?;
+    agent.terminate()?;
+    agent.extra_args = vec!["--tunnel-port".into(), "8285".into()];
+    agent.start()?;
+    trial.agents.find_pods(&trial.cluster)?;
+    ensure!(!arrives(&trial)?, "the wrapped packet has arrived");
+    ensure!(trial.agents.counted("tunnel-from-pod")? > 0, "it is not counted as tunnel-from-pod");
+    trial.agents.apply(POLICIES, None)?;
+    trial.check_open("with --tunnel-port")?;
+    row.holds();
+    Ok(())
+}
+
 /// Sends it and waits for the victim to get it.
 fn arrives(trial: &Trial, attack: &Wrapped) -> Result<bool> {
     let Wrapped { attacker, node, source, victim } = *attack;
@@ -59,23 +101,34 @@ fn arrives(trial: &Trial, attack: &Wrapped) -> Result<bool> {
     let tunnel =
         trial.cluster.namespace(node)?.feed("ip", &["-o", "link", "show", "flannel.1"], "")?;
     let tunnel = tunnel.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
-    let marker = b"wrapped by a pod";
     let mut payload = vec![8, 0, 0, 0, 0, 0, 1, 0];
     payload.extend(hardware(tunnel.context("the tunnel has a hardware address")?)?);
     payload.extend([0x0e, 1, 2, 3, 4, 5, 8, 0]);
-    payload.extend(datagram(address(source)?, address(victim)?, marker));
+    payload.extend(datagram(address(source)?, address(victim)?, MARKER));
+    hears(trial, victim, attacker, node, 8472, &payload)
+}
+
+/// Sends a datagram to a node's tunnel; true when the victim hears what is in it.
+fn hears(
+    trial: &Trial,
+    victim: &str,
+    attacker: &str,
+    node: &str,
+    port: u16,
+    payload: &[u8],
+) -> Result<bool> {
     let ears = trial.cluster.namespace(victim)?.run(|| {
         let socket = UdpSocket::bind(("0.0.0.0", PORT))?;
         socket.set_read_timeout(Some(Duration::from_millis(500)))?;
         Ok(socket)
     })?;
-    let to = address(node)?;
+    let to = trial.cluster.address(node, Family::V4)?;
     trial
         .cluster
         .namespace(attacker)?
-        .run(|| UdpSocket::bind("0.0.0.0:0")?.send_to(&payload, (to, 8472)).context("send it"))?;
+        .run(|| UdpSocket::bind("0.0.0.0:0")?.send_to(payload, (to, port)).context("send it"))?;
     let mut heard = [0; 64];
-    Ok(ears.recv(&mut heard).is_ok_and(|length| heard[..length] == *marker))
+    Ok(ears.recv(&mut heard).is_ok_and(|length| heard[..length] == *MARKER))
 }
 
 fn datagram(source: IpAddr, destination: IpAddr, data: &[u8]) -> Vec<u8> {

@@ -22,7 +22,12 @@ pub enum Kind {
 }
 
 pub const NP_AGENT: &[Layer] = &[
-    Layer { module: "model", kind: Kind::Pure, may: &[], np_common: &["direction", "packet"] },
+    Layer {
+        module: "model",
+        kind: Kind::Pure,
+        may: &[],
+        np_common: &["direction", "packet", "tunnel"],
+    },
     Layer { module: "index", kind: Kind::Pure, may: &["model"], np_common: &[] },
     Layer { module: "compile", kind: Kind::Pure, may: &["model", "index"], np_common: &[] },
     Layer {

@@ -5,7 +5,8 @@
 //! third:
 //!
 //! ```text
-//!  0  devices    that are new are default-deny, whatever else cannot be written
+//!  0  tunnels    that are new are closed to pods, and the generation rises at once for it
+//!     devices    that are new are default-deny, whatever else cannot be written
 //!     copies     of rule sets that one endpoint leaves and another keeps
 //!     orphans    are removed: rules that no packet can meet
 //!  1  rules      of new rule sets, and of every class an address is about to get, under the rule
@@ -39,6 +40,12 @@ use super::{Op, Peers, PortPrefix, RulePrefix, Scope, Tables};
 ///
 /// Only what is in scope may differ, and the plan is made on that part of the tables.
 pub fn diff(actual: &Tables, desired: &Tables, scope: &Scope) -> Vec<Op> {
+    let tunnels = new_tunnels(actual, desired);
+    if !tunnels.is_empty() {
+        let mut with_tunnels = actual.clone();
+        tunnels.iter().for_each(|op| op.apply(&mut with_tunnels));
+        return tunnels.into_iter().chain(diff(&with_tunnels, desired, scope)).collect();
+    }
     let mut ops = new_devices(actual, desired);
     if scope.everything {
         ops.extend(separated(actual, desired, &actual.peers, orphans));
@@ -53,6 +60,18 @@ pub fn diff(actual: &Tables, desired: &Tables, scope: &Scope) -> Vec<Op> {
     }
     let scope = scope.with_rules_met(actual, desired);
     ops.extend(separated(&scope.of(actual), &scope.of(desired), &actual.peers, none));
+    ops
+}
+
+/// With a generation of their own: should the rest break off, the next change finds no new tunnels,
+/// and flows that pods have opened to these have to end all the same. A tunnel that goes ends none.
+fn new_tunnels(actual: &Tables, desired: &Tables) -> Vec<Op> {
+    let new = desired.tunnels.difference(&actual.tunnels);
+    let mut ops: Vec<Op> = new.copied().map(Op::SetTunnel).collect();
+    if !ops.is_empty() {
+        let generation = actual.config.generation().wrapping_add(1);
+        ops.push(Op::SetConfig(Config::new(generation, actual.config.pending_allowed())));
+    }
     ops
 }
 
@@ -412,6 +431,7 @@ fn endpoints(actual: &Tables, desired: &Tables, ops: &mut Vec<Op>) {
 
 /// A device lets go of its endpoint before the endpoint is cleared.
 fn removals(actual: &Tables, desired: &Tables, ops: &mut Vec<Op>) {
+    ops.extend(actual.tunnels.difference(&desired.tunnels).copied().map(Op::RemoveTunnel));
     let gone = actual.ifaces.keys().filter(|ifindex| !desired.ifaces.contains_key(ifindex));
     ops.extend(gone.copied().map(Op::ClearIface));
     let gone = actual.local.keys().filter(|addr| !desired.local.contains_key(addr));

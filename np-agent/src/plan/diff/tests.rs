@@ -4,6 +4,7 @@ use np_common::addr::Addr;
 use np_common::decide::Maps;
 use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord, Role};
 use np_common::rules::RuleKey;
+use np_common::tunnel::Encapsulation;
 use proptest::prelude::*;
 
 use super::*;
@@ -156,6 +157,25 @@ fn the_generation_rises_before_anything_is_removed() {
     let generation = at(|op| matches!(op, Op::SetConfig(config) if config.generation() == 1));
     assert!(at(|op| matches!(op, Op::SetPolicy(..))) < generation);
     assert!(generation < at(|op| matches!(op, Op::RemoveRule(_))));
+}
+
+/// At once, and not with what else changes: that may break off.
+#[test]
+fn a_new_tunnel_is_closed_first_and_with_a_generation_of_its_own() {
+    let actual = mk_tables(vec![(1, 1)], vec![(1, 0), (0, 0), (0, 0)]);
+    let mut desired = mk_tables(vec![(1, 2)], vec![(2, 0), (0, 0), (0, 0)]);
+    let (vxlan, ipip) = (Encapsulation::Udp(8472), Encapsulation::Protocol(4));
+    desired.tunnels.extend([vxlan, ipip]);
+    let ops = diff(&actual, &desired, &Scope::everything());
+    let first = [vxlan, ipip].map(Op::SetTunnel);
+    assert_eq!(ops[..2], first);
+    assert_eq!(ops[2], Op::SetConfig(Config::new(1, false)));
+    assert!(ops[3..].contains(&Op::SetConfig(Config::new(2, false))), "{ops:?}");
+
+    let mut now = actual;
+    ops.iter().for_each(|op| op.apply(&mut now));
+    let gone = Tables { tunnels: [ipip].into(), ..now.clone() };
+    assert_eq!(diff(&now, &gone, &Scope::default()), [Op::RemoveTunnel(vxlan)]);
 }
 
 /// The next free id after the last is the first; 0 stands for none.

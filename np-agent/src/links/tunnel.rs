@@ -1,0 +1,88 @@
+//! What a tunnel device unwraps, by its kind and options. Pure.
+//!
+//! Not WireGuard and IPsec: only who has the key can make what they unwrap.
+
+use super::facts::attributes;
+use crate::model::Encapsulation;
+use crate::model::tunnel::{GRE, IPIP, SIT};
+
+/// `data` is the device's `IFLA_INFO_DATA`. Nothing for devices that are no tunnels.
+pub(super) fn encapsulations(kind: &str, data: &[u8]) -> Vec<Encapsulation> {
+    let port = |attribute| port(data, attribute).map(Encapsulation::Udp).into_iter().collect();
+    let protocols = |all: &[u8]| all.iter().copied().map(Encapsulation::Protocol).collect();
+    match kind {
+        "vxlan" => port(IFLA_VXLAN_PORT),
+        "geneve" => port(IFLA_GENEVE_PORT),
+        "bareudp" => port(IFLA_BAREUDP_PORT),
+        "gre" | "gretap" | "erspan" | "ip6gre" | "ip6gretap" | "ip6erspan" => protocols(&[GRE]),
+        "ipip" => protocols(&[IPIP]),
+        // Either may be told to carry both, and takes in what the other end was told.
+        "sit" | "ip6tnl" => protocols(&[IPIP, SIT]),
+        _ => Vec::new(),
+    }
+}
+
+/// A port, in network order; 0 is none.
+fn port(data: &[u8], wanted: u16) -> Option<u16> {
+    let option = attributes(data).find(|attribute| attribute.kind() == wanted)?;
+    let bytes = option.value().first_chunk()?;
+    Some(u16::from_be_bytes(*bytes)).filter(|port| *port != 0)
+}
+
+/// From the kernel's `include/uapi/linux/if_link.h`.
+const IFLA_VXLAN_PORT: u16 = 15;
+const IFLA_GENEVE_PORT: u16 = 5;
+const IFLA_BAREUDP_PORT: u16 = 1;
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::{DefaultNla, Emitable};
+
+    use super::*;
+
+    fn data(options: &[(u16, &[u8])]) -> Vec<u8> {
+        let all: Vec<_> =
+            options.iter().map(|(kind, value)| DefaultNla::new(*kind, value.to_vec())).collect();
+        let mut bytes = vec![0; all.as_slice().buffer_len()];
+        all.as_slice().emit(&mut bytes);
+        bytes
+    }
+
+    /// 8472, in network order.
+    const VXLAN: [u8; 2] = [0x21, 0x18];
+
+    #[test]
+    fn the_port_is_the_one_that_the_device_listens_at() {
+        // IFLA_VXLAN_ID, IFLA_VXLAN_PORT_RANGE and then the port.
+        let vxlan = data(&[(1, &[1, 0, 0, 0]), (10, &[0x12, 0xb5, 0x12, 0xb5]), (15, &VXLAN)]);
+        assert_eq!(encapsulations("vxlan", &vxlan), [Encapsulation::Udp(8472)]);
+        // IFLA_GENEVE_ID and IFLA_GENEVE_PORT.
+        let geneve = data(&[(1, &[1, 0, 0, 0]), (5, &[0x17, 0xc1])]);
+        assert_eq!(encapsulations("geneve", &geneve), [Encapsulation::Udp(6081)]);
+        let bareudp = data(&[(1, &[0x19, 0xeb])]);
+        assert_eq!(encapsulations("bareudp", &bareudp), [Encapsulation::Udp(6635)]);
+    }
+
+    #[test]
+    fn tunnels_without_ports_unwrap_a_protocol_whatever_their_options() {
+        for data in [&[][..], &[1], &[255; 7]] {
+            assert_eq!(encapsulations("ipip", data), [Encapsulation::Protocol(4)]);
+            assert_eq!(encapsulations("ip6gretap", data), [Encapsulation::Protocol(47)]);
+            let both = [Encapsulation::Protocol(4), Encapsulation::Protocol(41)];
+            assert_eq!(encapsulations("sit", data), both);
+        }
+    }
+
+    #[test]
+    fn other_devices_and_cut_options_are_nothing() {
+        let vxlan = data(&[(15, &VXLAN)]);
+        for kind in ["veth", "bridge", "wireguard", "vlan", ""] {
+            assert_eq!(encapsulations(kind, &vxlan), []);
+        }
+        assert_eq!(encapsulations("vxlan", &data(&[(15, &[0, 0])])), []);
+        assert_eq!(encapsulations("vxlan", &data(&[(15, &[0x21])])), []);
+        for length in 0..6 {
+            assert_eq!(encapsulations("vxlan", &vxlan[..length]), []);
+        }
+    }
+}
