@@ -1,4 +1,4 @@
-//! The node's devices as the kernel tells them over rtnetlink: the only place that knows netlink.
+//! The node's devices as the kernel tells them over rtnetlink; clsact alone speaks netlink elsewhere.
 //! It delivers `model::DeviceChange`s and draws no conclusion from them; which device is whose is
 //! decided in the pure layers.
 //!

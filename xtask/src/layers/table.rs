@@ -97,9 +97,9 @@ pub const NOT_PURE: &[&str] = &[
 pub const ONLY_IN: &[(&str, &[&str])] = &[
     ("aya", &["dataplane"]),
     ("aya_log", &["dataplane"]),
-    ("netlink_packet_core", &["links"]),
-    ("netlink_packet_route", &["links"]),
-    ("netlink_sys", &["links"]),
+    ("netlink_packet_core", &["dataplane", "links"]),
+    ("netlink_packet_route", &["dataplane", "links"]),
+    ("netlink_sys", &["dataplane", "links"]),
     ("serde_saphyr", &["source"]),
 ];
 
