@@ -196,7 +196,7 @@ fn each_packet_comes_to_its_reason_and_tag() {
             At(ToUplink, UPLINK, POD_A, OF_A),
             icmp6("fe80::1", "ff02::16", 143, 1),
             Reason::MulticastListener,
-            OF_A,
+            JUDGED_A,
         ),
         (
             At(FromUplink, UPLINK, UPLINK, NONE),

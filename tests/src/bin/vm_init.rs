@@ -2,6 +2,7 @@
 //! it is told to, and switches the machine off. `cargo xtask vm` packs it as /init.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -31,6 +32,11 @@ fn run() -> Result<()> {
     ] {
         mount(Some(kind), place, Some(kind), MsFlags::empty(), None::<&str>)
             .with_context(|| format!("mounting {kind} at {place}"))?;
+    }
+    // What udev makes elsewhere.
+    for (link, target) in [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")]
+    {
+        symlink(format!("/proc/self/{target}"), format!("/dev/{link}"))?;
     }
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     println!("vm: Linux {}", release.trim());

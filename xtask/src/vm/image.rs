@@ -20,13 +20,17 @@ const TOOLS: &[&str] = &[
     "nft",
     "iptables",
     "iptables-restore",
+    "ip6tables",
     "ip6tables-restore",
     "ipset",
     "ipvsadm",
     "wg",
     "modprobe",
     "sh",
+    "cat",
     "mount",
+    "timeout",
+    "setpriv",
 ];
 
 /// What programs read or load at run time, that no list of libraries names.
