@@ -95,8 +95,11 @@ struct Release {
 
 impl Release {
     fn of(name: &str) -> Self {
-        let numbers = name.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse().ok());
-        Self { numbers: numbers.collect(), name: name.to_owned() }
+        // What follows the version is the builder's own.
+        let end = name.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(name.len());
+        let name = name[..end].to_owned();
+        let numbers = name.split('.').map_while(|number| number.parse().ok()).collect();
+        Self { numbers, name }
     }
 }
 
@@ -118,7 +121,7 @@ mod tests {
         let table = page.split_once("## Topologies\n\n").unwrap().1;
         assert_eq!(
             table,
-            "| | test | 6.1.192-cloud | 6.12.1-cloud |\n|---|---|---|---|\n\
+            "| | test | 6.1.192 | 6.12.1 |\n|---|---|---|---|\n\
              | IPIP | `a_test` | · | holds |\n| bridge | `a_test` | holds | holds |\n"
         );
         assert_eq!(Cell::parse("test result: ok. 1 passed"), None);
