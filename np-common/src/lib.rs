@@ -19,6 +19,7 @@ pub mod decide;
 pub mod direction;
 pub mod endpoint;
 pub mod flow;
+pub mod fragment;
 pub mod maps;
 pub mod packet;
 pub mod rules;

@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::direction::Hook;
 use crate::endpoint::{Endpoint, Iface};
 use crate::flow::{Flow, FlowKey};
+use crate::fragment::{FragmentKey, PortPair};
 use crate::rules::{CidrKey, RuleKey};
 use crate::tunnel::TUNNEL_WORDS;
 use crate::verdict::Reason;
@@ -67,6 +68,9 @@ pub const RULES: MapSpec = MapSpec {
     ..spec::<u32, u32>("RULES", Kind::LpmTrie, 1 << 20, NO_PREALLOC)
 };
 pub const FLOWS: MapSpec = spec::<FlowKey, Flow>("FLOWS", Kind::LruHash, 1 << 17, 0);
+/// What first fragments leave for the later ones of their datagrams.
+pub const FRAGMENTS: MapSpec =
+    spec::<FragmentKey, PortPair>("FRAGMENTS", Kind::LruHash, 1 << 13, 0);
 /// What the tunnels of the node unwrap, as a set, see [`crate::tunnel`].
 pub const TUNNELS: MapSpec = spec::<u32, u64>("TUNNELS", Kind::Array, TUNNEL_WORDS, MMAPABLE);
 pub const CONFIG: MapSpec = spec::<u32, Config>("CONFIG", Kind::Array, 1, MMAPABLE);
@@ -78,7 +82,7 @@ pub const COUNTERS: MapSpec =
 pub const RECORDS: MapSpec =
     spec::<u32, [u8; RECORD_CHUNK]>("RECORDS", Kind::Array, RECORD_CHUNKS as u32, MMAPABLE);
 
-pub const ALL: [MapSpec; 12] = [
+pub const ALL: [MapSpec; 13] = [
     IFACES,
     IFACES_MORE,
     ENDPOINTS,
@@ -87,6 +91,7 @@ pub const ALL: [MapSpec; 12] = [
     CIDRS,
     RULES,
     FLOWS,
+    FRAGMENTS,
     TUNNELS,
     CONFIG,
     COUNTERS,

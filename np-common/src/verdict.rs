@@ -85,14 +85,17 @@ reasons! {
     PendingAllowed = 14, "pending-allowed";
     /// An uplink carries something that is neither IP nor ARP.
     NotIp = 15, "not-ip";
+    /// An ICMP error about a packet of a flow that is still allowed.
+    Related = 16, "related";
 
     /// No egress rule of the sending pod allows it.
     EgressDenied = 32, "egress-denied";
     /// No ingress rule of the receiving pod allows it.
     IngressDenied = 33, "ingress-denied";
-    /// A fragment after the first, to or from an isolated pod: its ports are not known.
+    /// A fragment to or from an isolated pod, and no first one went before it: its ports are not
+    /// known.
     Fragment = 34, "fragment";
-    /// An ICMP error to or from an isolated pod.
+    /// An ICMP error to or from an isolated pod, about a packet of no flow that is known.
     IcmpError = 35, "icmp-error";
     /// The device is not yet known to be a pod's.
     Pending = 36, "pending";
@@ -151,7 +154,8 @@ pub const fn posture(reason: Reason) -> Action {
         | Reason::MulticastListener
         | Reason::Foreign
         | Reason::PendingAllowed
-        | Reason::NotIp => Action::Pass,
+        | Reason::NotIp
+        | Reason::Related => Action::Pass,
 
         Reason::EgressDenied
         | Reason::IngressDenied

@@ -11,6 +11,7 @@ use np_common::decide::Maps;
 use np_common::direction::Hook;
 use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord};
 use np_common::flow::{Flow, FlowKey};
+use np_common::fragment::{FragmentKey, PortPair};
 use np_common::maps as specs;
 use np_common::rules::{ALLOW, CidrKey, ClassId, RuleKey};
 use np_common::tunnel::Encapsulation;
@@ -35,6 +36,7 @@ declare! {
     CIDRS: LpmTrie<CidrKey, u32>;
     RULES: LpmTrie<RuleKey, u32>;
     FLOWS: LruHashMap<FlowKey, Flow>;
+    FRAGMENTS: LruHashMap<FragmentKey, PortPair>;
     TUNNELS: Array<u64>;
     CONFIG: Array<Config>;
     COUNTERS: PerCpuArray<u64>;
@@ -129,6 +131,19 @@ impl Maps for KernelMaps {
     fn record(&self, key: &FlowKey, flow: Flow) {
         // A flow that cannot be recorded is judged again with its next packet.
         let _full = FLOWS.insert(key, flow, 0);
+    }
+
+    #[inline(always)]
+    fn ports(&self, key: &FragmentKey) -> Option<PortPair> {
+        // SAFETY: the element stays readable until the program ends. Were it given to another key
+        // meanwhile, a fragment would be judged by ports that are not its own.
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn record_ports(&self, key: &FragmentKey, ports: PortPair) {
+        // Without it, later fragments are judged as of unknown ports.
+        let _full = FRAGMENTS.insert(key, ports, 0);
     }
 }
 

@@ -15,6 +15,16 @@ pub fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// Which piece of its datagram a packet is.
+#[derive(Clone, Copy, Debug)]
+pub struct Fragment {
+    /// In units of eight bytes.
+    pub offset: u16,
+    pub more: bool,
+    /// IPv4 has room for half of it.
+    pub id: u32,
+}
+
 /// An IP packet, without a link header.
 #[derive(Clone, Debug)]
 pub struct Ip {
@@ -22,8 +32,8 @@ pub struct Ip {
     pub dst: IpAddr,
     pub protocol: u8,
     pub hop_limit: u8,
-    /// Fragment offset in units of eight bytes; none for a whole packet.
-    pub fragment: Option<u16>,
+    /// None for a whole packet.
+    pub fragment: Option<Fragment>,
     /// How many empty headers stand in front of the transport: IPv4 options of four bytes each,
     /// IPv6 destination options.
     pub options: usize,
@@ -56,8 +66,10 @@ impl Ip {
         let total = (20 + options * 4 + self.payload.len()) as u16;
         let mut bytes = vec![0x45 + options as u8, 0];
         bytes.extend(total.to_be_bytes());
-        bytes.extend([0, 1]);
-        bytes.extend((self.fragment.unwrap_or(0) & 0x1fff).to_be_bytes());
+        let fragment = self.fragment.unwrap_or(Fragment { offset: 0, more: false, id: 1 });
+        bytes.extend((fragment.id as u16).to_be_bytes());
+        let more = u16::from(fragment.more) << 13;
+        bytes.extend((more | fragment.offset & 0x1fff).to_be_bytes());
         bytes.extend([self.hop_limit, self.protocol, 0, 0]);
         bytes.extend(src.octets());
         bytes.extend(dst.octets());
@@ -73,9 +85,10 @@ impl Ip {
         const FRAGMENT: u8 = 44;
         let mut next = self.protocol;
         let mut headers = Vec::new();
-        if let Some(offset) = self.fragment {
-            let [high, low] = (offset << 3).to_be_bytes();
-            headers.push([next, 0, high, low, 0, 0, 0, 7]);
+        if let Some(Fragment { offset, more, id }) = self.fragment {
+            let [high, low] = (offset << 3 | u16::from(more)).to_be_bytes();
+            let [a, b, c, d] = id.to_be_bytes();
+            headers.push([next, 0, high, low, a, b, c, d]);
             next = FRAGMENT;
         }
         for _ in 0..self.options {
@@ -155,6 +168,13 @@ pub fn sctp(sport: u16, dport: u16) -> Vec<u8> {
 pub fn icmp(message: u8, id: u16) -> Vec<u8> {
     let [high, low] = id.to_be_bytes();
     vec![message, 0, 0, 0, high, low, 0, 1]
+}
+
+/// An ICMP error about a packet: the message's own header, then as much of the packet as asked for.
+pub fn icmp_error(message: u8, about: &Ip, quote: usize) -> Vec<u8> {
+    let mut bytes = icmp(message, 0);
+    bytes.extend(about.bytes().iter().take(quote));
+    bytes
 }
 
 /// A transport header for a protocol, as simple as can be.

@@ -38,7 +38,7 @@ use np_common::tunnel::{Encapsulation, IPIP, SIT};
 use np_common::verdict::{Action, Reason, Verdict};
 use np_tests::bpf::{self, SkBuff, TC_ACT_SHOT, TC_ACT_UNSPEC, insn};
 use np_tests::sandbox::{ip, sandbox};
-use np_tests::wire::{self, Ip};
+use np_tests::wire::{self, Fragment, Ip};
 
 const ROUNDS: usize = 60;
 const PACKETS_PER_ROUND: usize = 100;
@@ -57,7 +57,7 @@ fn the_programs_agree_with_decide_on_the_host() {
             ip(&format!("link add name {pair} index {}", ifindex + 1000))?;
         }
         let mut kernel = Kernel::new(pin_dir)?;
-        let mut flows = BTreeMap::new();
+        let (mut flows, mut fragments) = (BTreeMap::new(), BTreeMap::new());
         let mut seen = BTreeMap::<(Hook, Reason), usize>::new();
         for round in 0..ROUNDS {
             let desired = random.tables();
@@ -66,6 +66,7 @@ fn the_programs_agree_with_decide_on_the_host() {
             let simulated = Simulated::new(&tables);
             kernel.plant(&mut random, &mut flows)?;
             simulated.flows.replace(flows);
+            simulated.fragments.replace(fragments);
             for packet in 0..PACKETS_PER_ROUND {
                 let known = random.flow(&simulated.flows.borrow());
                 let case = match known {
@@ -87,6 +88,7 @@ fn the_programs_agree_with_decide_on_the_host() {
                 }
             }
             flows = simulated.flows.take();
+            fragments = simulated.fragments.take();
             kernel.compare_flows(&flows).with_context(|| format!("after round {round}"))?;
         }
         println!("{:<12} {:<20} packets", "hook", "reason");
@@ -480,6 +482,57 @@ impl Random {
 
     /// A packet of a flow, either way; mostly where it belongs.
     fn follow_up(&mut self, key: &FlowKey, flow: &Flow) -> Case {
+        if self.one_in(4) {
+            return self.error_about(key, flow);
+        }
+        let mut case = self.packet_of(key, flow);
+        if self.one_in(6) {
+            case.frame = self.in_pieces(&case.frame);
+        }
+        case
+    }
+
+    /// The same packet as a piece of a datagram.
+    fn in_pieces(&mut self, frame: &[u8]) -> Vec<u8> {
+        let mut frame = frame.to_vec();
+        if u16::from_be_bytes([frame[12], frame[13]]) == ETH_P_IPV4 {
+            let [high, low] = self.pick([[0x20, 0], [0x20, 0xb9], [0, 0xb9]]);
+            frame.splice(18..22, [0, self.pick([1, 2]), high, low]);
+        } else {
+            let next = std::mem::replace(&mut frame[20], 44);
+            let [high, low] = self.pick([[0, 1], [5, 0xc9], [5, 0xc8]]);
+            let id = self.pick([1, 2]);
+            frame.splice(54..54, [next, 0, high, low, 0, 0, 0, id]);
+        }
+        frame
+    }
+
+    /// An ICMP error about a packet of the flow, from either end or the way between.
+    fn error_about(&mut self, key: &FlowKey, flow: &Flow) -> Case {
+        let mut case = self.packet_of(key, flow);
+        let about = case.frame[14..].to_vec();
+        let v4 = key.src.is_v4();
+        // What comes in at `from_*` is about a packet of the flow itself, so the other way round
+        // than the reply there; what leaves at `to_*` is about a reply.
+        let at_entry = matches!(case.hook, Hook::FromPod | Hook::FromUplink);
+        let key = if at_entry { *key } else { key.reversed() };
+        let quoted = if self.one_in(5) { about } else { self.bytes_of(&key) };
+        let keep = self.pick([20, 28, 40, 48, 56]).min(quoted.len());
+        let (protocol, message) = if v4 { (ICMP, 3) } else { (ICMPV6, 2) };
+        let payload = [&wire::icmp(message, 0)[..], &quoted[..keep]].concat();
+        let from = if self.one_in(3) { self.addr(v4) } else { key.dst.into() };
+        let to = if self.one_in(6) { self.addr(v4) } else { key.src.into() };
+        case.frame = Ip::new(from, to, protocol, payload).frame();
+        case
+    }
+
+    /// A packet with this tuple, without a link header.
+    fn bytes_of(&mut self, key: &FlowKey) -> Vec<u8> {
+        let payload = self.payload_of(key);
+        Ip::new(key.src.into(), key.dst.into(), key.protocol as u8, payload).bytes()
+    }
+
+    fn packet_of(&mut self, key: &FlowKey, flow: &Flow) -> Case {
         let device = |id: EndpointId, uplink| match id.get() {
             1 => 5,
             2 => 6,
@@ -501,20 +554,25 @@ impl Random {
         };
         let tag = if sender.is_none() { Tag::ENTERED } else { Tag::of(sender) };
         let tag = if reply { Tag::NONE } else { tag };
+        let frame = wire::ethernet(
+            if key.src.is_v4() { ETH_P_IPV4 } else { ETH_P_IPV6 },
+            &self.bytes_of(&key),
+        );
+        Case { hook, ifindex, ingress_ifindex, tag, frame }
+    }
+
+    fn payload_of(&mut self, key: &FlowKey) -> Vec<u8> {
         let (sport, dport) = (u16::from_be(key.sport), u16::from_be(key.dport));
-        let protocol = key.protocol as u8;
-        let payload = match protocol {
+        match key.protocol as u8 {
             ICMP if key.sport == ECHO => wire::icmp(0, dport),
             ICMP => wire::icmp(8, sport),
             ICMPV6 if key.sport == ECHO => wire::icmp(129, dport),
             ICMPV6 => wire::icmp(128, sport),
-            _ => {
+            protocol => {
                 let flags = self.pick([SYN, SYN | ACK, ACK, FIN | ACK, RST]);
                 wire::transport(protocol, sport, dport, flags, 0)
             }
-        };
-        let frame = Ip::new(key.src.into(), key.dst.into(), protocol, payload).frame();
-        Case { hook, ifindex, ingress_ifindex, tag, frame }
+        }
     }
 
     fn frame(&mut self, ethernet: bool) -> Vec<u8> {
@@ -568,7 +626,8 @@ impl Random {
             Ip::new(src, dst, protocol, wire::transport(protocol, sport, dport, flags, message));
         ip.hop_limit = self.pick([64, 255, 255, 1, 1]);
         if self.one_in(12) {
-            ip.fragment = Some(self.pick([0, 185, 0x1fff]));
+            let offset = self.pick([0, 0, 185, 0x1fff]);
+            ip.fragment = Some(Fragment { offset, more: !self.one_in(4), id: self.pick([1, 2]) });
         }
         if self.one_in(6) {
             ip.options = self.pick([1, 2, 5, 6, 7, 8]);

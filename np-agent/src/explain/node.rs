@@ -16,6 +16,7 @@ use np_common::decide::{Context, Maps, decide};
 use np_common::direction::Hook;
 use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord, Role};
 use np_common::flow::{Flow, FlowKey, Time};
+use np_common::fragment::{FragmentKey, PortPair};
 use np_common::rules::{ClassId, RuleKey};
 use np_common::tag::Tag;
 use np_common::tunnel::Encapsulation;
@@ -150,6 +151,12 @@ impl Maps for Tabled {
     }
 
     fn record(&self, _: &FlowKey, _: Flow) {}
+
+    fn ports(&self, _: &FragmentKey) -> Option<PortPair> {
+        None
+    }
+
+    fn record_ports(&self, _: &FragmentKey, _: PortPair) {}
 }
 
 fn remembered<K: std::hash::Hash + Eq, V: Copy>(

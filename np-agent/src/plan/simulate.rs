@@ -10,21 +10,23 @@ use np_common::config::Config;
 use np_common::decide::Maps;
 use np_common::endpoint::{EndpointId, Iface, PolicyWord};
 use np_common::flow::{Flow, FlowKey};
+use np_common::fragment::{FragmentKey, PortPair};
 use np_common::rules::{ClassId, RuleKey};
 use np_common::tunnel::Encapsulation;
 
 use super::{PortPrefix, RulePrefix, Tables};
 
-/// Tables with a flow table of their own.
+/// Tables, with flows and fragments of their own.
 #[derive(Debug)]
 pub struct Simulated<'a> {
     pub tables: &'a Tables,
     pub flows: RefCell<BTreeMap<FlowKey, Flow>>,
+    pub fragments: RefCell<BTreeMap<FragmentKey, PortPair>>,
 }
 
 impl<'a> Simulated<'a> {
     pub fn new(tables: &'a Tables) -> Self {
-        Self { tables, flows: RefCell::default() }
+        Self { tables, flows: RefCell::default(), fragments: RefCell::default() }
     }
 }
 
@@ -82,5 +84,13 @@ impl Maps for Simulated<'_> {
 
     fn record(&self, key: &FlowKey, flow: Flow) {
         self.flows.borrow_mut().insert(*key, flow);
+    }
+
+    fn ports(&self, key: &FragmentKey) -> Option<PortPair> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn record_ports(&self, key: &FragmentKey, ports: PortPair) {
+        self.fragments.borrow_mut().insert(*key, ports);
     }
 }

@@ -10,12 +10,22 @@
 //!  to_pod       own, reply, hairpin pass ─ flow known? ─ judge sender's egress and pod's ingress
 //!  to_uplink    own, reply, transit pass ─ flow known? ─ to a tunnel? ─ judge sender's egress
 //! ```
+//!
+//! An ICMP error is of the flow that the packet it quotes is of; a fragment after the first, of the
+//! flow that the first one is of.
+
+mod flows;
+mod judge;
+
+use flows::{entered, leaving};
+use judge::{Tuple, to_tunnel};
 
 use crate::addr::Addr;
 use crate::config::Config;
-use crate::direction::{Direction, Hook};
+use crate::direction::Hook;
 use crate::endpoint::{EndpointId, Iface, PolicyWord, Role};
-use crate::flow::{Flow, FlowKey, State, Time};
+use crate::flow::{Flow, FlowKey, Time};
+use crate::fragment::{FragmentKey, PortPair};
 use crate::packet::{self, Frame, Kind, Packet, PacketReader};
 use crate::rules::{ClassId, RuleKey};
 use crate::tag::Tag;
@@ -41,6 +51,9 @@ pub trait Maps {
     /// Runs `f` on the flow in place; none when there is no such flow.
     fn with_flow<T>(&self, key: &FlowKey, f: impl FnOnce(&mut Flow) -> T) -> Option<T>;
     fn record(&self, key: &FlowKey, flow: Flow);
+    /// What a first fragment left for the later ones.
+    fn ports(&self, key: &FragmentKey) -> Option<PortPair>;
+    fn record_ports(&self, key: &FragmentKey, ports: PortPair);
 }
 
 /// What the kernel says about a packet beside its bytes.
@@ -115,7 +128,7 @@ fn from_pod<M: Maps, R: PacketReader + ?Sized>(maps: &M, reader: &R, context: &C
     if !proven {
         return Verdict { reason: Reason::SourceAddress, tag };
     }
-    entered(maps, &packet, id, tag, context.time)
+    entered(maps, reader, packet, id, tag, context.time)
 }
 
 #[inline(always)]
@@ -132,7 +145,7 @@ fn from_uplink<M: Maps, R: PacketReader + ?Sized>(
         return Verdict { reason: Reason::TunnelForged, tag };
     }
     match packet::parse(reader, context.ethertype, network_offset(iface)) {
-        Ok(Frame::Ip(packet)) => entered(maps, &packet, EndpointId::NONE, tag, context.time),
+        Ok(Frame::Ip(packet)) => entered(maps, reader, packet, EndpointId::NONE, tag, context.time),
         Ok(Frame::Arp) => Verdict { reason: Reason::Arp, tag },
         Ok(Frame::Other) => Verdict { reason: Reason::NotIp, tag },
         // It is the node's to refuse, and to_pod's if it is for a pod.
@@ -173,7 +186,7 @@ fn to_pod<M: Maps, R: PacketReader + ?Sized>(maps: &M, reader: &R, context: &Con
         return pass(Reason::Hairpin);
     }
     let source = sender(maps, context, &packet);
-    pass(leaving(maps, &packet, source, id, context))
+    pass(leaving(maps, reader, packet, source, id, context))
 }
 
 #[inline(always)]
@@ -210,22 +223,14 @@ fn to_uplink<M: Maps, R: PacketReader + ?Sized>(
         return judged(reason);
     }
     if tag.flow_ok() {
-        let wrapped = to_tunnel(maps, packet.protocol, packet.rule_port());
+        let wrapped = to_tunnel(maps, &Tuple::of(&packet.flow_key()));
         return judged(if wrapped { Reason::TunnelFromPod } else { Reason::ReplyPassed });
     }
     let source = sender(maps, context, &packet);
     if source.is_none() {
         return pass(Reason::Transit);
     }
-    judged(leaving(maps, &packet, source, EndpointId::NONE, context))
-}
-
-/// Whether another node would unwrap the packet and take what is inside for this node's: there
-/// nobody could tell any more which pod it is from. A fragment without ports is no use to anybody
-/// without the first one.
-#[inline(always)]
-fn to_tunnel<M: Maps>(maps: &M, protocol: u8, port: u16) -> bool {
-    Encapsulation::of(protocol, port).is_some_and(|encapsulation| maps.unwraps(encapsulation))
+    judged(leaving(maps, reader, packet, source, EndpointId::NONE, context))
 }
 
 /// What always passes between neighbours, whatever policy says.
@@ -263,252 +268,4 @@ fn sender<M: Maps>(maps: &M, context: &Context, packet: &Packet) -> EndpointId {
         return iface.endpoint();
     }
     maps.local(&packet.src)
-}
-
-/// What the flow table says of a tuple.
-enum Known {
-    No,
-    Current,
-    /// Judged under an older generation; opened by this endpoint.
-    Outdated(EndpointId),
-}
-
-/// The rest of `from_*`: is the packet the reply to a flow that is still allowed?
-#[inline(always)]
-fn entered<M: Maps>(
-    maps: &M,
-    packet: &Packet,
-    replier: EndpointId,
-    tag: Tag,
-    time: Time,
-) -> Verdict {
-    if let Some(reason) = link_reason(packet) {
-        return Verdict { reason, tag };
-    }
-    if packet.kind != Kind::Flow {
-        return Verdict { reason: Reason::Entered, tag };
-    }
-    let generation = maps.config().generation();
-    let key = packet.flow_key().reversed();
-    let known = maps.with_flow(&key, |flow| {
-        if flow.lapsed(time) || flow.destination() != replier {
-            Known::No
-        } else if flow.generation == generation {
-            follow(flow, packet, Side::Reply, time);
-            Known::Current
-        } else {
-            Known::Outdated(flow.source())
-        }
-    });
-    match known {
-        None | Some(Known::No) => return Verdict { reason: Reason::Entered, tag },
-        Some(Known::Current) => {}
-        Some(Known::Outdated(source)) => {
-            // The flow is judged again, in its own direction: the source of T is what `to_*`
-            // saw, so a rule for the peer is looked up by the same addresses as then.
-            let forward = Tuple {
-                src: key.src,
-                dst: key.dst,
-                protocol: packet.protocol,
-                port: match packet.protocol {
-                    packet::TCP | packet::UDP | packet::SCTP => u16::from_be(key.dport),
-                    _ => 0,
-                },
-            };
-            if replier.is_none() && to_tunnel(maps, forward.protocol, forward.port) {
-                return Verdict { reason: Reason::TunnelFromPod, tag };
-            }
-            if let Err(direction) = judge(maps, &forward, source, replier) {
-                return Verdict { reason: Reason::denied(direction), tag };
-            }
-            maps.with_flow(&key, |flow| {
-                flow.generation = generation;
-                follow(flow, packet, Side::Reply, time);
-            });
-        }
-    }
-    let tag = tag.with_flow_ok();
-    let may_wrap = !replier.is_none() && Encapsulation::has(packet.protocol);
-    Verdict { reason: Reason::Reply, tag: if may_wrap { tag.with_may_wrap() } else { tag } }
-}
-
-/// The rest of `to_*`: is the packet part of a flow that is still allowed, or may it open one?
-#[inline(always)]
-fn leaving<M: Maps>(
-    maps: &M,
-    packet: &Packet,
-    source: EndpointId,
-    destination: EndpointId,
-    context: &Context,
-) -> Reason {
-    let time = context.time;
-    let generation = maps.config().generation();
-    let key = packet.flow_key();
-    let tracked = packet.kind == Kind::Flow;
-    let known = if tracked {
-        maps.with_flow(&key, |flow| {
-            // After masquerade another pod can come to use the same tuple: the flow is this
-            // packet's only if both ends are.
-            if flow.lapsed(time) || flow.source() != source || flow.destination() != destination {
-                Known::No
-            } else if flow.generation == generation {
-                follow(flow, packet, Side::Forward, time);
-                Known::Current
-            } else {
-                Known::Outdated(source)
-            }
-        })
-    } else {
-        None
-    };
-    if matches!(known, Some(Known::Current)) {
-        return Reason::Established;
-    }
-    // From outside, nobody has the address of a pod on this node.
-    if context.tag.entered()
-        && maps.policy(destination).rule_set(Direction::Ingress).is_some()
-        && !maps.local(&packet.src).is_none()
-    {
-        return Reason::ForgedSource;
-    }
-    let tuple = Tuple {
-        src: packet.src,
-        dst: packet.dst,
-        protocol: packet.protocol,
-        port: packet.rule_port(),
-    };
-    // Nobody's policy is asked: it is about who the packet would pass for. No flow of it is known
-    // under the current generation, so flows need no look.
-    if destination.is_none() && to_tunnel(maps, tuple.protocol, tuple.port) {
-        return Reason::TunnelFromPod;
-    }
-    let judged = if context.tag.egress_judged() { EndpointId::NONE } else { source };
-    let reason = match judge(maps, &tuple, judged, destination) {
-        Ok(Judged::Open) => Reason::NotIsolated,
-        Ok(Judged::Allowed) => Reason::Allowed,
-        Err(direction) => {
-            return match packet.kind {
-                Kind::Fragment => Reason::Fragment,
-                Kind::IcmpError => Reason::IcmpError,
-                Kind::Flow
-                | Kind::NeighborDiscovery
-                | Kind::RouterClaim
-                | Kind::MulticastListener => Reason::denied(direction),
-            };
-        }
-    };
-    if let Some(Known::Outdated(_)) = known {
-        maps.with_flow(&key, |flow| {
-            flow.generation = generation;
-            follow(flow, packet, Side::Forward, time);
-        });
-    } else if tracked {
-        // Recorded also when nobody is isolated: a policy to come must not cut the replies of
-        // what was allowed.
-        maps.record(&key, Flow::new(generation, time, source, destination, opened(packet)));
-    }
-    reason
-}
-
-/// Which way a packet of a flow goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Forward,
-    Reply,
-}
-
-/// The state of a flow whose first packet this is.
-#[inline(always)]
-const fn opened(packet: &Packet) -> State {
-    if packet.protocol != packet::TCP {
-        return State::Datagram;
-    }
-    let flags = packet.tcp_flags;
-    if flags & (packet::FIN | packet::RST) != 0 {
-        State::Closing
-    } else if flags & (packet::SYN | packet::ACK) == packet::SYN {
-        State::Opening
-    } else {
-        // In mid-stream: the flow is older than our sight of it.
-        State::Established
-    }
-}
-
-/// Moves a known flow on by one packet.
-#[inline(always)]
-const fn follow(flow: &mut Flow, packet: &Packet, side: Side, time: Time) {
-    flow.touch(time);
-    if packet.protocol != packet::TCP {
-        return;
-    }
-    let flags = packet.tcp_flags;
-    let reply = matches!(side, Side::Reply);
-    if flags & (packet::FIN | packet::RST) != 0 {
-        flow.advance(State::Closing);
-    } else if !reply && flags & (packet::SYN | packet::ACK) == packet::SYN {
-        // The client reuses the port: a new connection must not run under the old one's time.
-        flow.advance(State::Opening);
-    } else if reply && matches!(flow.state(), State::Opening) {
-        flow.advance(State::Established);
-    }
-}
-
-/// What rules are looked up by.
-struct Tuple {
-    src: Addr,
-    dst: Addr,
-    protocol: u8,
-    /// Destination port in host order; 0 where there is none.
-    port: u16,
-}
-
-enum Judged {
-    /// Neither end is isolated.
-    Open,
-    Allowed,
-}
-
-/// The sender's egress to the destination, and the receiver's ingress from the source: both must
-/// allow. An end that is no local pod has no say.
-#[inline(always)]
-fn judge<M: Maps>(
-    maps: &M,
-    tuple: &Tuple,
-    source: EndpointId,
-    destination: EndpointId,
-) -> Result<Judged, Direction> {
-    let mut judged = Judged::Open;
-    if let Some(allowed) = side(maps, tuple, source, Direction::Egress, &tuple.dst) {
-        if !allowed {
-            return Err(Direction::Egress);
-        }
-        judged = Judged::Allowed;
-    }
-    if let Some(allowed) = side(maps, tuple, destination, Direction::Ingress, &tuple.src) {
-        if !allowed {
-            return Err(Direction::Ingress);
-        }
-        judged = Judged::Allowed;
-    }
-    Ok(judged)
-}
-
-/// One end's word; none when it is not isolated in that direction.
-#[inline(always)]
-fn side<M: Maps>(
-    maps: &M,
-    tuple: &Tuple,
-    subject: EndpointId,
-    direction: Direction,
-    peer: &Addr,
-) -> Option<bool> {
-    if subject.is_none() {
-        return None;
-    }
-    let rule_set = maps.policy(subject).rule_set(direction)?;
-    let class = maps.class(peer);
-    let allows = |class| maps.allows(&RuleKey::new(rule_set, class, tuple.protocol, tuple.port));
-    // What a rule set allows everyone is written once, under no class: most classes then need no
-    // rules of their own.
-    Some(allows(class) || class != ClassId::NONE && allows(ClassId::NONE))
 }

@@ -3,8 +3,13 @@
 //! Headers are copied at checked offsets through [`PacketReader`]; what cannot be read is an
 //! error, never "not IP": a hostile pod can send a packet of 14 readable bytes.
 
+mod quote;
+
+pub use quote::quoted;
+
 use crate::addr::Addr;
 use crate::flow::FlowKey;
+use crate::fragment::PortPair;
 
 pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
@@ -50,7 +55,7 @@ pub enum Frame {
 pub struct Packet {
     pub src: Addr,
     pub dst: Addr,
-    /// Ports in network order, 0 where the protocol has none. An echo has its id as the asking
+    /// PortPair in network order, 0 where the protocol has none. An echo has its id as the asking
     /// side's port and [`ECHO`] as the answering side's, so that an answer is its request's
     /// reverse and a request never is.
     pub sport: u16,
@@ -59,6 +64,20 @@ pub struct Packet {
     /// 0 unless TCP.
     pub tcp_flags: u8,
     pub kind: Kind,
+    pub piece: Piece,
+    /// Which datagram a fragment is of, in host byte order; of no meaning for a whole one.
+    pub datagram: u32,
+    /// The offset of the packet that an ICMP error quotes; 0 for anything else.
+    pub quote: u32,
+}
+
+/// How much of its datagram a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    Whole,
+    /// The first fragment: the one with the ports.
+    First,
+    Later,
 }
 
 /// The answering side's "port" of an echo.
@@ -68,7 +87,7 @@ pub const ECHO: u16 = 8u16.to_be();
 pub enum Kind {
     /// Part of a flow that the tuple names.
     Flow,
-    /// A fragment after the first: no ports.
+    /// A fragment after the first, as long as its ports are not known.
     Fragment,
     IcmpError,
     /// Neighbour solicitation and advertisement, router solicitation, from the same link.
@@ -102,14 +121,17 @@ impl Packet {
         }
     }
 
-    /// The destination port as a rule names it; 0 where the protocol has no ports or they are
-    /// not in this packet, which only rules for all ports cover.
+    /// What the first fragment leaves for the later ones.
     #[inline(always)]
-    pub const fn rule_port(&self) -> u16 {
-        match self.protocol {
-            TCP | UDP | SCTP => u16::from_be(self.dport),
-            _ => 0,
-        }
+    pub const fn ports(&self) -> PortPair {
+        PortPair { sport: self.sport, dport: self.dport, protocol: self.protocol as u32 }
+    }
+
+    /// A later fragment as part of the flow that the first one is of.
+    #[inline(always)]
+    pub const fn with_ports(self, ports: &PortPair) -> Self {
+        let PortPair { sport, dport, protocol } = *ports;
+        Self { sport, dport, protocol: protocol as u8, kind: Kind::Flow, ..self }
     }
 }
 
@@ -136,8 +158,8 @@ fn parse_v4<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Result<Packet,
         _,
         len0,
         len1,
-        _,
-        _,
+        id0,
+        id1,
         frag0,
         frag1,
         _,
@@ -160,15 +182,28 @@ fn parse_v4<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Result<Packet,
     {
         return Err(ParseError::Malformed);
     }
+    let fragment = u16::from_be_bytes([frag0, frag1]);
+    let id = u32::from(u16::from_be_bytes([id0, id1]));
     let upper = Upper {
         src: Addr::from_v4([s0, s1, s2, s3]),
         dst: Addr::from_v4([d0, d1, d2, d3]),
         protocol,
         offset: offset.wrapping_add(header_len),
-        later_fragment: u16::from_be_bytes([frag0, frag1]) & 0x1fff != 0,
+        piece: piece(fragment & 0x1fff, fragment & 0x2000 != 0),
+        datagram: id,
         hop_limit: 0,
     };
     parse_upper(reader, &upper)
+}
+
+/// A fragment by its offset and whether more follow.
+#[inline(always)]
+const fn piece(offset: u16, more: bool) -> Piece {
+    match (offset, more) {
+        (0, false) => Piece::Whole,
+        (0, true) => Piece::First,
+        _ => Piece::Later,
+    }
 }
 
 #[inline(always)]
@@ -182,18 +217,21 @@ fn parse_v6<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Result<Packet,
     let dst = read_v6_addr(reader, offset.wrapping_add(24))?;
 
     let mut offset = offset.wrapping_add(40);
-    let mut later_fragment = false;
+    let mut piece = Piece::Whole;
+    let mut datagram = 0;
     let mut followed = 0;
-    while is_extension_header(next) && !later_fragment {
+    while is_extension_header(next) && piece != Piece::Later {
         if followed == EXTENSION_HEADERS {
             return Err(ParseError::ExtensionHeaders);
         }
         followed += 1;
-        let [after, len, frag0, frag1]: [u8; 4] =
+        let [after, len, frag0, frag1, id0, id1, id2, id3]: [u8; 8] =
             reader.read(offset).ok_or(ParseError::Malformed)?;
         let step = match next {
             FRAGMENT => {
-                later_fragment = u16::from_be_bytes([frag0, frag1]) & 0xfff8 != 0;
+                let fragment = u16::from_be_bytes([frag0, frag1]);
+                piece = self::piece(fragment >> 3, fragment & 1 != 0);
+                datagram = u32::from_be_bytes([id0, id1, id2, id3]);
                 8
             }
             // RFC 4302 section 2.2: the authentication header counts 4-byte units, less two.
@@ -203,7 +241,7 @@ fn parse_v6<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Result<Packet,
         offset = offset.wrapping_add(step);
         next = after;
     }
-    parse_upper(reader, &Upper { src, dst, protocol: next, offset, later_fragment, hop_limit })
+    parse_upper(reader, &Upper { src, dst, protocol: next, offset, piece, datagram, hop_limit })
 }
 
 const HOP_BY_HOP: u8 = 0;
@@ -238,15 +276,27 @@ struct Upper {
     dst: Addr,
     protocol: u8,
     offset: u32,
-    later_fragment: bool,
+    piece: Piece,
+    datagram: u32,
     hop_limit: u8,
 }
 
 #[inline(always)]
 fn parse_upper<R: PacketReader + ?Sized>(reader: &R, upper: &Upper) -> Result<Packet, ParseError> {
-    let &Upper { src, dst, protocol, offset, later_fragment, hop_limit } = upper;
-    let bare = Packet { src, dst, sport: 0, dport: 0, protocol, tcp_flags: 0, kind: Kind::Flow };
-    if later_fragment {
+    let &Upper { src, dst, protocol, offset, piece, datagram, hop_limit } = upper;
+    let bare = Packet {
+        src,
+        dst,
+        sport: 0,
+        dport: 0,
+        protocol,
+        tcp_flags: 0,
+        kind: Kind::Flow,
+        piece,
+        datagram,
+        quote: 0,
+    };
+    if piece == Piece::Later {
         return Ok(Packet { kind: Kind::Fragment, ..bare });
     }
     match protocol {
@@ -270,6 +320,9 @@ fn parse_upper<R: PacketReader + ?Sized>(reader: &R, upper: &Upper) -> Result<Pa
             Ok(match icmp {
                 Icmp::EchoRequest => Packet { sport: id, dport: ECHO, ..bare },
                 Icmp::EchoReply => Packet { sport: ECHO, dport: id, ..bare },
+                Icmp::Is(Kind::IcmpError) => {
+                    Packet { kind: Kind::IcmpError, quote: offset.wrapping_add(8), ..bare }
+                }
                 Icmp::Is(kind) => Packet { kind, ..bare },
             })
         }
@@ -347,7 +400,7 @@ mod tests {
         let mut bytes = v4(TCP, 0, &[&[1u8, 1, 1, 0][..], &TCP_SYN].concat());
         bytes[0] = 0x46;
         let packet = packet(ETH_P_IPV4, &bytes).expect("parses");
-        assert_eq!((packet.rule_port(), packet.tcp_flags), (443, SYN));
+        assert_eq!((u16::from_be(packet.dport), packet.tcp_flags), (443, SYN));
     }
 
     #[test]
@@ -403,7 +456,7 @@ mod tests {
             rest.extend_from_slice(&TCP_SYN);
             let parsed = packet(ETH_P_IPV6, &v6(DESTINATION_OPTIONS, 64, &rest));
             assert_eq!(
-                parsed.map(|packet| packet.rule_port()).ok(),
+                parsed.map(|packet| u16::from_be(packet.dport)).ok(),
                 expected.then_some(443),
                 "{count}"
             );
@@ -418,7 +471,6 @@ mod tests {
         let swap = |packet: Packet| Packet { src: packet.dst, dst: packet.src, ..packet };
         assert_eq!(swap(reply).flow_key(), request.flow_key().reversed());
         assert_ne!(swap(request).flow_key(), request.flow_key().reversed());
-        assert_eq!(request.rule_port(), 0);
     }
 
     #[test]

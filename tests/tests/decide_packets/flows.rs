@@ -1,0 +1,193 @@
+//! Packets of flows.
+
+use np_common::flow::State;
+use np_common::packet::{ACK, FIN, ICMP, RST, SYN};
+use np_common::verdict::{Action, Reason};
+
+use super::*;
+
+/// A reply passes by the flow and by nothing else: B may not open anything to A's high port.
+#[test]
+fn replies_pass_for_as_long_as_their_flow_lives() {
+    let tables = tables();
+    let maps = Simulated::new(&tables);
+    let reply = tcp(B, A, 80, 9, SYN | ACK);
+    assert_eq!(verdict(&maps, B_BACK, &reply), Verdict { reason: Reason::Entered, tag: OF_B });
+    let request = tcp(A, B, 9, 80, SYN);
+    assert_eq!(verdict(&maps, A_TO_B, &request).reason, Reason::Allowed);
+    let passed = Verdict { reason: Reason::Reply, tag: OF_B.with_flow_ok() };
+    assert_eq!(verdict(&maps, B_BACK, &reply), passed);
+    assert_eq!(verdict(&maps, A_TO_B, &tcp(A, B, 9, 80, ACK)).reason, Reason::Established);
+    let flow = flow(&maps, &request).expect("it is recorded");
+    assert_eq!((flow.source(), flow.destination(), flow.generation), (ID_A, ID_B, 7));
+    // The same tuple at another pod's device is nobody's reply.
+    let elsewhere = At(FromUplink, UPLINK, UPLINK, NONE);
+    assert_eq!(verdict(&maps, elsewhere, &reply).reason, Reason::Entered);
+
+    let days = 24 * 3600;
+    assert_eq!(later(&maps, B_BACK, &reply, 5 * days), passed);
+    assert_eq!(later(&maps, B_BACK, &reply, 10 * days).reason, Reason::Reply, "it was refreshed");
+    assert_eq!(later(&maps, B_BACK, &reply, 15 * days + 1).reason, Reason::Entered);
+}
+
+#[test]
+fn a_flow_through_an_uplink_lets_its_replies_in() {
+    let tables = tables();
+    let maps = Simulated::new(&tables);
+    // After masquerade the source is the node's; the tag still says who sent it.
+    let request = udp(NODE, OUT, 9, 53);
+    let reply = udp(OUT, NODE, 53, 9);
+    assert_eq!(verdict(&maps, BACK_IN, &reply).reason, Reason::Entered);
+    assert_eq!(verdict(&maps, A_OUT, &request).reason, Reason::Allowed);
+    let passed = Verdict { reason: Reason::Reply, tag: ENTERED.with_flow_ok() };
+    assert_eq!(verdict(&maps, BACK_IN, &reply), passed);
+    assert_eq!(later(&maps, BACK_IN, &reply, 180), passed);
+    assert_eq!(later(&maps, BACK_IN, &reply, 361).reason, Reason::Entered, "a UDP flow lapsed");
+    // The tuple goes to another pod: it is judged anew, by its own policy.
+    assert_eq!(later(&maps, A_OUT, &request, 361).reason, Reason::Allowed);
+    let other = At(ToUplink, UPLINK, POD_B, OF_B);
+    assert_eq!(later(&maps, other, &request, 361).reason, Reason::NotIsolated);
+    let owner = flow(&maps, &request).expect("it is recorded").source();
+    assert_eq!(owner, ID_B);
+    assert_eq!(later(&maps, A_OUT, &request, 361).reason, Reason::Allowed, "and back again");
+}
+
+/// A flow that was recorded when nobody was isolated is under the policy that comes then.
+#[test]
+fn a_new_generation_judges_every_flow_again_both_ways() {
+    let mut tables = tables();
+    let mut flows = {
+        let maps = Simulated::new(&tables);
+        let open = tcp(A, B, 9, 80, SYN);
+        assert_eq!(verdict(&maps, A_TO_B, &open).reason, Reason::Allowed);
+        assert_eq!(verdict(&maps, A_OUT, &udp(A, OUT, 9, 53)).reason, Reason::Allowed);
+        maps.flows.take()
+    };
+    let (forward, back) = (tcp(A, B, 9, 80, ACK), tcp(B, A, 80, 9, ACK));
+    let (query, answer) = (udp(A, OUT, 9, 53), udp(OUT, A, 53, 9));
+    // A change that allows the same still.
+    tables.config = Config::new(8, false);
+    for first in [&forward, &back] {
+        let maps = Simulated::new(&tables);
+        maps.flows.replace(flows.clone());
+        let (at, reason) =
+            if first.src == addr(A) { (A_TO_B, Reason::Allowed) } else { (B_BACK, Reason::Reply) };
+        assert_eq!(verdict(&maps, at, first).reason, reason);
+        assert_eq!(flow(&maps, &forward).map(|flow| flow.generation), Some(8), "judged once");
+        assert_eq!(verdict(&maps, A_TO_B, &forward).reason, Reason::Established);
+        assert_eq!(verdict(&maps, BACK_IN, &answer).reason, Reason::Reply);
+        assert_eq!(flow(&maps, &query).map(|flow| flow.generation), Some(8));
+        flows = flows.clone();
+    }
+    // One that allows it no more.
+    tables.config = Config::new(9, false);
+    tables.rules.clear();
+    let maps = Simulated::new(&tables);
+    maps.flows.replace(flows);
+    assert_eq!(verdict(&maps, A_TO_B, &forward).reason, Reason::EgressDenied);
+    assert_eq!(verdict(&maps, B_BACK, &back).reason, Reason::EgressDenied);
+    assert_eq!(verdict(&maps, BACK_IN, &answer).reason, Reason::EgressDenied);
+    assert_eq!(flow(&maps, &forward).map(|flow| flow.generation), Some(7), "and stays refused");
+}
+
+/// By rules for a port, also where the flow is judged from its reply.
+#[test]
+fn a_reply_is_judged_again_by_the_port_it_comes_from() {
+    for (protocol, request, reply) in [
+        (TCP, tcp(A, OUT, 9, 443, SYN), tcp(OUT, A, 443, 9, ACK)),
+        (UDP, udp(A, OUT, 9, 443), udp(OUT, A, 443, 9)),
+    ] {
+        let mut tables = tables();
+        let ports = PortPrefix::ports(protocol, 443, 16);
+        let rule = RulePrefix { rule_set: RuleSetId::new(2), class: ClassId::new(1), ports };
+        tables.rules.insert(rule);
+        let maps = Simulated::new(&tables);
+        assert_eq!(verdict(&maps, A_OUT, &request).reason, Reason::Allowed);
+        let flows = maps.flows.take();
+        tables.config = Config::new(8, false);
+        let maps = Simulated::new(&tables);
+        maps.flows.replace(flows);
+        assert_eq!(verdict(&maps, BACK_IN, &reply).reason, Reason::Reply, "protocol {protocol}");
+    }
+}
+
+/// An echo has an id where others have ports, and no port in a rule allows it.
+#[test]
+fn an_echo_s_reply_is_its_flow_s_and_no_port_rule_allows_it() {
+    let echo = |src, dst, message| Ip::new(addr(src), addr(dst), ICMP, wire::icmp(message, 7));
+    let mut tables = tables();
+    let maps = Simulated::new(&tables);
+    assert_eq!(verdict(&maps, A_OUT, &echo(A, OUT, 8)).reason, Reason::EgressDenied);
+    let everything = RulePrefix {
+        rule_set: RuleSetId::new(2),
+        class: ClassId::new(1),
+        ports: PortPrefix::EVERYTHING,
+    };
+    tables.rules.insert(everything);
+    let maps = Simulated::new(&tables);
+    assert_eq!(verdict(&maps, A_OUT, &echo(A, OUT, 8)).reason, Reason::Allowed);
+    assert_eq!(verdict(&maps, BACK_IN, &echo(OUT, A, 0)).reason, Reason::Reply);
+    let other = Ip::new(addr(OUT), addr(A), ICMP, wire::icmp(0, 8));
+    assert_eq!(verdict(&maps, BACK_IN, &other).reason, Reason::Entered, "another id");
+    let flows = maps.flows.take();
+    tables.config = Config::new(8, false);
+    let maps = Simulated::new(&tables);
+    maps.flows.replace(flows);
+    assert_eq!(verdict(&maps, BACK_IN, &echo(OUT, A, 0)).reason, Reason::Reply, "judged again");
+}
+
+/// (what comes, which way, the state after it), from the opening packet on.
+#[test]
+fn a_tcp_flow_s_state_follows_its_flags() {
+    use State::{Closing, Established, Opening};
+    let there = |flags| (A_TO_B, tcp(A, B, 9, 80, flags));
+    let back = |flags| (B_BACK, tcp(B, A, 80, 9, flags));
+    let stories = [
+        vec![(there(SYN), Opening), (back(SYN | ACK), Established), (there(ACK), Established)],
+        // A repeated request opens nothing further, and the client alone cannot establish.
+        vec![(there(SYN), Opening), (there(ACK), Opening), (back(ACK), Established)],
+        vec![(there(SYN), Opening), (back(RST | ACK), Closing)],
+        vec![(there(ACK), Established), (back(FIN | ACK), Closing), (there(ACK), Closing)],
+        vec![(there(ACK), Established), (there(FIN | ACK), Closing), (back(ACK), Closing)],
+        // The port is used again; the other side's SYN does not reopen.
+        vec![(there(ACK), Established), (there(RST), Closing), (there(SYN), Opening)],
+        vec![(there(RST), Closing), (back(SYN), Closing)],
+        vec![(there(FIN | ACK), Closing), (there(SYN | ACK), Closing)],
+        // Both open at once, and a SYN and ACK in mid-stream.
+        vec![(there(SYN | ACK), Established), (back(SYN), Established)],
+    ];
+    let tables = tables();
+    for story in stories {
+        let maps = Simulated::new(&tables);
+        for (step, ((at, packet), state)) in story.iter().enumerate() {
+            assert_eq!(verdict(&maps, *at, packet).action(), Action::Pass, "step {step}");
+            let flow = flow(&maps, &tcp(A, B, 9, 80, 0)).expect("it is recorded");
+            assert_eq!(flow.state(), *state, "step {step}: {packet:?}");
+        }
+    }
+    let maps = Simulated::new(&tables);
+    assert_eq!(verdict(&maps, A_OUT, &udp(A, OUT, 9, 53)).reason, Reason::Allowed);
+    assert_eq!(verdict(&maps, BACK_IN, &udp(OUT, A, 53, 9)).reason, Reason::Reply);
+    assert_eq!(flow(&maps, &udp(A, OUT, 9, 53)).map(|flow| flow.state()), Some(State::Datagram));
+}
+
+/// What is no flow's first packet records none, and neither does what was denied.
+#[test]
+fn only_what_passed_and_has_ports_is_recorded() {
+    let tables = tables();
+    let maps = Simulated::new(&tables);
+    let open = At(ToPod, POD_A, UPLINK, ENTERED);
+    let error = Ip::new(addr(OUT), addr(A), ICMP, wire::icmp(3, 0));
+    for (at, packet, reason) in [
+        (A_TO_B, tcp(A, B, 9, 81, SYN), Reason::EgressDenied),
+        (open, piece(udp(OUT, A, 9, 53), 185), Reason::NotIsolated),
+        (open, error, Reason::NotIsolated),
+        (At(ToPod, POD_B, 0, NONE), tcp(NODE, B, 9, 80, SYN), Reason::Own),
+        (At(ToPod, POD_A, POD_A, OF_A), tcp(A, A, 9, 80, SYN), Reason::Hairpin),
+    ] {
+        assert_eq!(verdict(&maps, at, &packet).reason, reason);
+        assert!(maps.flows.borrow().is_empty(), "{packet:?}");
+    }
+    assert_eq!(verdict(&maps, open, &udp(OUT, A, 9, 99)).reason, Reason::NotIsolated);
+    assert_eq!(maps.flows.borrow().len(), 1, "a policy to come must not cut its replies");
+}

@@ -1,0 +1,259 @@
+//! Packets on their own, at each hook.
+
+use np_agent::plan::Tables;
+use np_agent::plan::simulate::Simulated;
+use np_common::config::Config;
+use np_common::packet::{ACK, ICMP, SYN};
+use np_common::verdict::{Reason, Verdict};
+use np_tests::wire::{self, Ip};
+
+use super::*;
+
+/// Each on its own: no packet finds a flow of another.
+#[test]
+fn each_packet_comes_to_its_reason_and_tag() {
+    let tables = tables();
+    let cases = [
+        // What a pod sends is tagged with the pod, once its source is proven.
+        (At(FromPod, POD_A, POD_A, NONE), tcp(A, B, 9, 80, SYN), Reason::Entered, OF_A),
+        (At(FromPod, POD_A, POD_A, OF_B), tcp(A, B, 9, 80, SYN), Reason::Entered, OF_A),
+        (At(FromPod, POD_A, POD_A, NONE), tcp(A6, OUT6, 9, 80, SYN), Reason::Entered, OF_A),
+        (At(FromPod, POD_A, POD_A, NONE), tcp(A_MORE, B, 9, 80, SYN), Reason::Entered, OF_A),
+        (At(FromPod, POD_A, POD_A, NONE), tcp(B, A, 9, 80, SYN), Reason::SourceAddress, OF_A),
+        (At(FromPod, POD_A, POD_A, NONE), tcp(OUT, B, 9, 80, SYN), Reason::SourceAddress, OF_A),
+        (At(FromPod, POD_A, POD_A, NONE), tcp("fe80::1", OUT6, 9, 80, SYN), Reason::Entered, OF_A),
+        (At(FromPod, POD_A, POD_A, NONE), tcp("::", OUT6, 9, 80, SYN), Reason::SourceAddress, OF_A),
+        (At(FromPod, POD_A, POD_A, NONE), piece(udp(A, B, 9, 80), 185), Reason::Entered, OF_A),
+        // Between neighbours.
+        (
+            At(FromPod, POD_A, POD_A, NONE),
+            icmp6("::", "ff02::1:ff00:1", 135, 255),
+            Reason::NeighborDiscovery,
+            OF_A,
+        ),
+        (
+            At(FromPod, POD_A, POD_A, NONE),
+            icmp6(OUT6, "ff02::1", 136, 255),
+            Reason::SourceAddress,
+            OF_A,
+        ),
+        (
+            At(FromPod, POD_A, POD_A, NONE),
+            icmp6("fe80::1", "ff02::16", 143, 1),
+            Reason::MulticastListener,
+            OF_A,
+        ),
+        (
+            At(FromPod, POD_A, POD_A, NONE),
+            icmp6("::", "ff02::16", 143, 1),
+            Reason::MulticastListener,
+            OF_A,
+        ),
+        (
+            At(FromPod, POD_A, POD_A, NONE),
+            icmp6("fe80::1", "ff02::1", 134, 255),
+            Reason::RouterClaim,
+            OF_A,
+        ),
+        (
+            At(FromPod, POD_A, POD_A, NONE),
+            icmp6("fe80::1", A6, 137, 255),
+            Reason::RouterClaim,
+            OF_A,
+        ),
+        (
+            At(ToPod, POD_B, POD_A, OF_A),
+            icmp6(A6, "fd00::2", 135, 255),
+            Reason::NeighborDiscovery,
+            OF_A,
+        ),
+        (
+            At(ToPod, POD_B, POD_A, OF_A),
+            icmp6("fe80::1", "ff02::16", 143, 1),
+            Reason::MulticastListener,
+            OF_A,
+        ),
+        (
+            At(ToUplink, UPLINK, POD_A, OF_A),
+            icmp6("fe80::1", "ff02::16", 143, 1),
+            Reason::MulticastListener,
+            JUDGED_A,
+        ),
+        (
+            At(FromUplink, UPLINK, UPLINK, NONE),
+            icmp6(OUT6, A6, 135, 255),
+            Reason::NeighborDiscovery,
+            ENTERED,
+        ),
+        // Devices that are not, or not yet, a pod's.
+        (At(FromPod, PENDING, PENDING, NONE), tcp(A, B, 9, 80, SYN), Reason::Pending, ENTERED),
+        (At(FromPod, UNKNOWN, UNKNOWN, NONE), tcp(A, B, 9, 80, SYN), Reason::Pending, ENTERED),
+        (At(FromPod, UPLINK, UPLINK, NONE), tcp(A, B, 9, 80, SYN), Reason::Pending, ENTERED),
+        (At(FromPod, TUNNEL, TUNNEL, NONE), tcp(A, B, 9, 80, SYN), Reason::Pending, ENTERED),
+        (
+            At(FromPod, PENDING, PENDING, NONE),
+            icmp6("::", "ff02::1:ff00:1", 135, 255),
+            Reason::NeighborDiscovery,
+            ENTERED,
+        ),
+        (At(FromPod, FOREIGN, FOREIGN, NONE), tcp(OUT, B, 9, 80, SYN), Reason::Foreign, ENTERED),
+        (At(ToPod, PENDING, POD_A, OF_A), tcp(A, B, 9, 80, SYN), Reason::Pending, OF_A),
+        (At(ToPod, UNKNOWN, POD_A, OF_A), tcp(A, B, 9, 80, SYN), Reason::Pending, OF_A),
+        (At(ToPod, FOREIGN, POD_A, OF_A), tcp(A, OUT, 9, 99, SYN), Reason::Foreign, OF_A),
+        // What the node makes itself, told by device and tag together.
+        (At(ToPod, POD_B, 0, NONE), tcp(NODE, B, 9, 99, SYN), Reason::Own, NONE),
+        (At(ToPod, POD_B, 0, ENTERED), tcp(NODE, B, 9, 99, SYN), Reason::IngressDenied, ENTERED),
+        (At(ToPod, POD_B, UPLINK, NONE), tcp(NODE, B, 9, 99, SYN), Reason::IngressDenied, NONE),
+        (At(ToUplink, UPLINK, 0, NONE), tcp(NODE, OUT, 9, 99, SYN), Reason::Own, NONE),
+        (At(ToUplink, UPLINK, 0, OF_A), tcp(A, OUT, 9, 99, SYN), Reason::EgressDenied, JUDGED_A),
+        // Both ends are judged where the packet comes to a pod.
+        (At(ToPod, POD_B, POD_A, OF_A), tcp(A, B, 9, 80, SYN), Reason::Allowed, OF_A),
+        (At(ToPod, POD_B, POD_A, OF_A), tcp(A, B, 9, 81, SYN), Reason::EgressDenied, OF_A),
+        (At(ToPod, POD_B, POD_A, JUDGED_A), tcp(A, B, 9, 81, SYN), Reason::IngressDenied, JUDGED_A),
+        (At(ToPod, POD_A, POD_B, OF_B), tcp(B, A, 9, 81, SYN), Reason::NotIsolated, OF_B),
+        (
+            At(ToPod, POD_B, UPLINK, ENTERED),
+            tcp(OUT, B, 9, 81, SYN),
+            Reason::IngressDenied,
+            ENTERED,
+        ),
+        (At(ToPod, POD_B, UPLINK, ENTERED), udp(OUT, B, 9, 53), Reason::Allowed, ENTERED),
+        (At(ToPod, POD_B, UPLINK, ENTERED), udp(OUT, B, 53, 9), Reason::IngressDenied, ENTERED),
+        (At(ToPod, POD_B, UPLINK, ENTERED), udp(NODE, B, 9, 53), Reason::IngressDenied, ENTERED),
+        (At(ToPod, POD_B, UPLINK, ENTERED), tcp(OUT, B, 9, 80, SYN), Reason::Allowed, ENTERED),
+        (At(ToPod, POD_A, POD_A, OF_A), tcp(NODE, A, 9, 81, SYN), Reason::Hairpin, OF_A),
+        (At(ToPod, POD_B, POD_A, FLOW_OK), tcp(A, B, 9, 81, ACK), Reason::ReplyPassed, FLOW_OK),
+        (
+            At(ToPod, POD_B, UPLINK, ENTERED),
+            piece(udp(OUT, B, 9, 53), 185),
+            Reason::Fragment,
+            ENTERED,
+        ),
+        (
+            At(ToPod, POD_A, UPLINK, ENTERED),
+            piece(udp(OUT, A, 9, 53), 185),
+            Reason::NotIsolated,
+            ENTERED,
+        ),
+        (
+            At(ToPod, POD_B, UPLINK, ENTERED),
+            Ip::new(addr(OUT), addr(B), ICMP, wire::icmp(3, 0)),
+            Reason::IcmpError,
+            ENTERED,
+        ),
+        // Nobody outside has the address of a pod of this node.
+        (At(ToPod, POD_B, UPLINK, ENTERED), tcp(A, B, 9, 80, SYN), Reason::ForgedSource, ENTERED),
+        (At(ToPod, POD_A, UPLINK, ENTERED), tcp(B, A, 9, 80, SYN), Reason::NotIsolated, ENTERED),
+        // Without a tag the device tells who sent it, and then the source.
+        (At(ToPod, POD_B, POD_A, NONE), tcp(A, B, 9, 81, SYN), Reason::EgressDenied, NONE),
+        (At(ToPod, POD_B, UPLINK, NONE), tcp(A, B, 9, 81, SYN), Reason::EgressDenied, NONE),
+        (
+            At(ToUplink, UPLINK, POD_A, NONE),
+            tcp(NODE, OUT, 9, 81, SYN),
+            Reason::EgressDenied,
+            JUDGED,
+        ),
+        (
+            At(ToUplink, UPLINK, UNKNOWN, NONE),
+            tcp(A, OUT, 9, 81, SYN),
+            Reason::EgressDenied,
+            JUDGED,
+        ),
+        // Leaving the node: judged once, at the first of stacked devices.
+        (At(ToUplink, UPLINK, POD_A, OF_A), tcp(A, OUT, 9, 80, SYN), Reason::Allowed, JUDGED_A),
+        (At(ToUplink, BARE, POD_A, OF_A), tcp(A, OUT, 9, 80, SYN), Reason::Allowed, JUDGED_A),
+        (
+            At(ToUplink, UPLINK, POD_A, OF_A),
+            tcp(A, OUT, 9, 81, SYN),
+            Reason::EgressDenied,
+            JUDGED_A,
+        ),
+        (At(ToUplink, UPLINK, POD_A, OF_A), udp(A, OUT, 9, 53), Reason::Allowed, JUDGED_A),
+        (At(ToUplink, UPLINK, POD_A, OF_A), udp(A, NODE, 9, 53), Reason::EgressDenied, JUDGED_A),
+        (
+            At(ToUplink, UPLINK, POD_A, JUDGED_A),
+            tcp(A, OUT, 9, 81, SYN),
+            Reason::EgressJudged,
+            JUDGED_A,
+        ),
+        (
+            At(ToUplink, UPLINK, POD_A, FLOW_OK),
+            tcp(A, OUT, 9, 81, ACK),
+            Reason::ReplyPassed,
+            FLOW_OK,
+        ),
+        (
+            At(ToUplink, UPLINK, UPLINK, ENTERED),
+            tcp(OUT, NODE, 9, 81, SYN),
+            Reason::Transit,
+            ENTERED,
+        ),
+        (At(ToUplink, UPLINK, UPLINK, NONE), tcp(OUT, NODE, 9, 81, SYN), Reason::Transit, NONE),
+        // Coming from outside.
+        (At(FromUplink, UPLINK, UPLINK, NONE), tcp(OUT, A, 9, 81, SYN), Reason::Entered, ENTERED),
+        (At(FromUplink, BARE, BARE, NONE), tcp(OUT, A, 9, 81, SYN), Reason::Entered, ENTERED),
+        (At(FromUplink, UPLINK, UPLINK, OF_A), tcp(OUT, A, 9, 81, SYN), Reason::Entered, ENTERED),
+        (
+            At(FromUplink, TUNNEL, UPLINK, OF_A),
+            tcp(B, A, 9, 81, SYN),
+            Reason::TunnelForged,
+            ENTERED,
+        ),
+        (
+            At(FromUplink, TUNNEL, UPLINK, ENTERED),
+            tcp(OUT, A, 9, 81, SYN),
+            Reason::Entered,
+            ENTERED,
+        ),
+    ];
+    for (at, packet, reason, tag) in cases {
+        let maps = Simulated::new(&tables);
+        let found = verdict(&maps, at, &packet);
+        let At(hook, device, ingress, before) = at;
+        assert_eq!(
+            found,
+            Verdict { reason, tag },
+            "{} at {device} from {ingress}, {before:?}: {packet:?}",
+            hook.name()
+        );
+    }
+}
+
+/// Frames that are no good IP packet.
+#[test]
+fn what_is_no_ip_packet_has_a_reason_at_each_hook() {
+    const ARP: u16 = 0x0806;
+    const VLAN: u16 = 0x8100;
+    let tables = tables();
+    let maps = Simulated::new(&tables);
+    let ip = tcp(A, B, 9, 80, SYN).bytes();
+    let cut = &ip[..12];
+    for (at, ethertype, payload, reason) in [
+        (At(FromPod, POD_A, POD_A, NONE), ARP, &ip[..], Reason::Arp),
+        (At(FromPod, POD_A, POD_A, NONE), VLAN, &ip, Reason::Ethertype),
+        (At(FromPod, POD_A, POD_A, NONE), 0x0800, cut, Reason::Malformed),
+        (At(ToPod, POD_B, POD_A, OF_A), ARP, &ip, Reason::Arp),
+        (At(ToPod, POD_B, POD_A, OF_A), VLAN, &ip, Reason::Ethertype),
+        (At(ToPod, POD_B, POD_A, OF_A), 0x0800, cut, Reason::Malformed),
+        (At(FromUplink, UPLINK, UPLINK, NONE), ARP, &ip, Reason::Arp),
+        (At(FromUplink, UPLINK, UPLINK, NONE), VLAN, &ip, Reason::NotIp),
+        (At(FromUplink, UPLINK, UPLINK, NONE), 0x0800, cut, Reason::Entered),
+        (At(ToUplink, UPLINK, POD_A, OF_A), ARP, &ip, Reason::Arp),
+        (At(ToUplink, UPLINK, POD_A, OF_A), VLAN, &ip, Reason::NotIp),
+        (At(ToUplink, UPLINK, POD_A, OF_A), 0x0800, cut, Reason::Malformed),
+    ] {
+        let frame = wire::ethernet(ethertype, payload);
+        let found = verdict_at(&maps, at, ethertype, &frame, START);
+        assert_eq!(found.reason, reason, "{} {ethertype:#x}", at.0.name());
+    }
+}
+
+#[test]
+fn pending_devices_pass_when_they_may() {
+    let tables = Tables { config: Config::new(7, true), ..tables() };
+    let maps = Simulated::new(&tables);
+    let packet = tcp(A, B, 9, 80, SYN);
+    for at in [At(FromPod, PENDING, PENDING, NONE), At(ToPod, PENDING, POD_A, OF_A)] {
+        assert_eq!(verdict(&maps, at, &packet).reason, Reason::PendingAllowed);
+    }
+}
