@@ -126,6 +126,20 @@ impl Namespace {
         self.feed("ip", &["-batch", "-"], batch).map(drop)
     }
 
+    /// The hardware address of a device.
+    pub fn hardware_address(&self, device: &str) -> Result<[u8; 6]> {
+        let shown = self.feed("ip", &["-o", "link", "show", "dev", device], "")?;
+        let word = shown.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
+        let octets: Option<Vec<u8>> = word
+            .into_iter()
+            .flat_map(|word| word.split(':'))
+            .map(|octet| u8::from_str_radix(octet, 16).ok())
+            .collect();
+        octets
+            .and_then(|octets| octets.try_into().ok())
+            .with_context(|| format!("the hardware address of {device}: {shown}"))
+    }
+
     /// Writes sysctls, named as paths below `/proc/sys`.
     pub fn sysctls(&self, settings: &[(&str, &str)]) -> Result<()> {
         self.run(|| {

@@ -196,6 +196,11 @@ impl Cluster {
         })
     }
 
+    /// Makes the last hop to an outside host narrow; neither end of a connection sees that.
+    pub fn narrow(&self, outside: &str, mtu: u32) -> Result<()> {
+        self.fabric.ip(&format!("link set v-{outside} mtu {mtu}"))
+    }
+
     fn in_parallel(&self, work: impl Fn(&Host) -> Result<()> + Sync) -> Result<()> {
         thread::scope(|scope| {
             let work = &work;

@@ -192,3 +192,28 @@ fn ports(sport: u16, dport: u16) -> [u8; 4] {
     let ([a, b], [c, d]) = (sport.to_be_bytes(), dport.to_be_bytes());
     [a, b, c, d]
 }
+
+/// A UDP datagram with right lengths and checksums, for a receiver to accept.
+pub fn datagram(src: IpAddr, dst: IpAddr, sport: u16, dport: u16, data: &[u8]) -> Ip {
+    let mut upper = udp(sport, dport);
+    upper.extend(data);
+    let length = (upper.len() as u16).to_be_bytes();
+    upper.splice(4..6, length);
+    let sum = checksum(&[pseudo_header(src, dst, UDP, upper.len()), upper.clone()].concat());
+    upper.splice(6..8, sum.to_be_bytes());
+    Ip::new(src, dst, UDP, upper)
+}
+
+/// What the checksum of a transport header covers beside it (RFC 8200 section 8.1).
+pub fn pseudo_header(src: IpAddr, dst: IpAddr, protocol: u8, length: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for address in [src, dst] {
+        match address {
+            IpAddr::V4(v4) => bytes.extend(v4.octets()),
+            IpAddr::V6(v6) => bytes.extend(v6.octets()),
+        }
+    }
+    bytes.extend((length as u32).to_be_bytes());
+    bytes.extend([0, 0, 0, protocol]);
+    bytes
+}

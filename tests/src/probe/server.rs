@@ -134,7 +134,7 @@ async fn converse(
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.write_all(format!("{name} {} {port}\n", seen(peer)).as_bytes()).await?;
-    let mut buffer = [0; 1024];
+    let mut buffer = vec![0; 16_384];
     loop {
         match stream.read(&mut buffer).await? {
             0 => return Ok(()),
@@ -158,7 +158,7 @@ async fn converse_dns(
 }
 
 async fn serve_udp(name: &'static str, port: u16, socket: UdpSocket, zone: Option<Zone>) {
-    let mut buffer = [0; 1024];
+    let mut buffer = vec![0; 65_535];
     loop {
         // An ICMP error of an earlier answer surfaces here; the next datagram is not its fault.
         let Ok((length, peer)) = socket.recv_from(&mut buffer).await else { continue };

@@ -2,7 +2,7 @@
 
 use np_agent::plan::simulate::Simulated;
 use np_common::config::Config;
-use np_common::packet::{ACK, ICMP, ICMPV6, SYN, TCP};
+use np_common::packet::{ACK, ICMP, ICMPV6, SYN};
 use np_common::verdict::{Reason, Verdict};
 use np_tests::wire::{self, Fragment, Ip};
 
@@ -136,12 +136,11 @@ fn what_is_quoted_is_read_with_care() {
         first.fragment = Some(Fragment { offset: 1, more: true, id: 7 });
         assert_eq!(reason(&too_big(router, &first, 200)), Reason::Entered, "a later one");
         let mut udp = request.clone();
-        udp.protocol = np_common::packet::UDP;
+        udp.protocol = UDP;
         assert_eq!(reason(&too_big(router, &udp, 200)), Reason::Entered, "another protocol");
-        let at = if request.src.is_ipv4() { 8 } else { 8 };
         for version in [0x00, 0xf5] {
             let mut error = too_big(router, request, 200);
-            error.payload[at] = version;
+            error.payload[8] = version;
             assert_eq!(reason(&error), Reason::Entered, "version and length {version:#x}");
         }
     }
@@ -151,7 +150,6 @@ fn what_is_quoted_is_read_with_care() {
     let mut short = too_big(ROUTER, &request, 200);
     short.payload[8] = 0x44;
     assert_eq!(reason(&short), Reason::Entered, "a header shorter than it can be");
-    assert_eq!(request.protocol, TCP);
 }
 
 /// The quoted packet may be an echo, or of a protocol without ports.

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use np_common::packet::{ACK, ETH_P_IPV4, ETH_P_IPV6, SYN, TCP, UDP};
-use np_tests::wire::{self, Ip};
+use np_tests::wire::{self, Ip, datagram};
 
 use crate::field::{Attack, Field, Sent, ip_packet};
-use crate::forge::{datagram, fragments_that_lose_their_device, icmp_message};
+use crate::forge::{fragments_that_lose_their_device, icmp_message};
 
 pub fn attacks(field: &mut Field) -> Vec<(Attack, [u8; 8])> {
     let mut all = Vec::new();

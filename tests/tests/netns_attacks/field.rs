@@ -14,7 +14,7 @@ use np_tests::topology::{
     Cluster, Labels, NamespaceSpec, NodeSpec, OutsideSpec, PodSpec, Shape, Spec,
 };
 
-use crate::raw::{Raw, mac};
+use crate::raw::Raw;
 
 pub const ARRIVES: Duration = Duration::from_millis(1500);
 pub const SILENT: Duration = Duration::from_millis(250);
@@ -168,7 +168,9 @@ impl Field {
     pub fn send(&self, from: &str, packets: &[Sent]) -> Result<()> {
         let inside = self.cluster.namespace(from)?;
         let router = match self.cluster.spec.pod(from) {
-            Some(pod) => mac(self.cluster.namespace(pod.node)?, &format!("v-{from}"))?,
+            Some(pod) => {
+                self.cluster.namespace(pod.node)?.hardware_address(&format!("v-{from}"))?.to_vec()
+            }
             None => {
                 // The outside host learns its router by asking: any route leads there.
                 inside.run(|| {
@@ -184,7 +186,7 @@ impl Field {
                     .collect::<Result<Vec<u8>>>()?
             }
         };
-        let own = mac(inside, "eth0")?;
+        let own = inside.hardware_address("eth0")?;
         for packet in packets {
             let mut raw = Raw::open(inside, "eth0")?;
             if packet.short_linear {

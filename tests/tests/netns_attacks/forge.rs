@@ -3,41 +3,19 @@
 use std::net::IpAddr;
 
 use np_common::packet::{ICMP, ICMPV6, UDP};
-use np_tests::wire::{self, Ip, checksum};
+use np_tests::wire::{self, Ip, checksum, datagram, pseudo_header};
 
 use crate::field::{Sent, ip_packet};
-
-pub fn datagram(src: IpAddr, dst: IpAddr, sport: u16, dport: u16, data: &[u8]) -> Ip {
-    let mut upper = wire::udp(sport, dport);
-    upper.extend(data);
-    let length = (upper.len() as u16).to_be_bytes();
-    upper.splice(4..6, length);
-    let sum = checksum(&[pseudo(src, dst, UDP, upper.len()), upper.clone()].concat());
-    upper.splice(6..8, sum.to_be_bytes());
-    Ip::new(src, dst, UDP, upper)
-}
 
 pub fn icmp_message(src: IpAddr, dst: IpAddr, message: u8, id: u16, data: &[u8]) -> Ip {
     let protocol = if src.is_ipv4() { ICMP } else { ICMPV6 };
     let mut upper = wire::icmp(message, id);
     upper.extend(data);
-    let head = if src.is_ipv4() { Vec::new() } else { pseudo(src, dst, ICMPV6, upper.len()) };
+    let head =
+        if src.is_ipv4() { Vec::new() } else { pseudo_header(src, dst, ICMPV6, upper.len()) };
     let sum = checksum(&[head, upper.clone()].concat());
     upper.splice(2..4, sum.to_be_bytes());
     Ip::new(src, dst, protocol, upper)
-}
-
-fn pseudo(src: IpAddr, dst: IpAddr, protocol: u8, length: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for address in [src, dst] {
-        match address {
-            IpAddr::V4(v4) => bytes.extend(v4.octets()),
-            IpAddr::V6(v6) => bytes.extend(v6.octets()),
-        }
-    }
-    bytes.extend((length as u32).to_be_bytes());
-    bytes.extend([0, 0, 0, protocol]);
-    bytes
 }
 
 /// Two fragments of one datagram; only the first has a hop-by-hop header. Put together and taken

@@ -17,9 +17,11 @@ use np_tests::address::{Family, twin};
 use np_tests::matrix::{self, Row};
 use np_tests::netns::Namespace;
 
+use np_tests::wire::datagram;
+
 use crate::catalogue::attacks;
 use crate::field::{ARRIVES, Field, SILENT, Sent, ip_packet};
-use crate::forge::{datagram, icmp_message};
+use crate::forge::icmp_message;
 
 fn play(field: &mut Field) -> Result<()> {
     for (attack, marker) in attacks(field) {

@@ -5,8 +5,10 @@ use np_tests::bpf::{self, Place, TcSide};
 use np_tests::matrix::{self, Row};
 use np_tests::probe::{Kind, PATIENCE, probe};
 
+use np_tests::wire::datagram;
+
 use crate::field::{ARRIVES, Field, SILENT, ip_packet};
-use crate::forge::datagram;
+
 use crate::raw::Raw;
 
 /// An eBPF instruction: code, destination and source register, offset, constant.

@@ -125,13 +125,3 @@ fn link_address(ifindex: i32, protocol: u16) -> libc::sockaddr_ll {
         sll_addr: [0; 8],
     }
 }
-
-/// The hardware address of a device.
-pub fn mac(inside: &Namespace, device: &str) -> Result<Vec<u8>> {
-    let shown = inside.feed("ip", &["-o", "link", "show", "dev", device], "")?;
-    let word = shown.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
-    word.context("a device with a hardware address")?
-        .split(':')
-        .map(|octet| u8::from_str_radix(octet, 16).context("an octet of a hardware address"))
-        .collect()
-}

@@ -1,0 +1,87 @@
+//! Path MTU discovery: a router says what fits, and who is told must hear it.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use np_tests::address::Family;
+use np_tests::matrix;
+use np_tests::netns::Namespace;
+
+use crate::world::{ALLOWED, NODE_PORT, World};
+
+const PATIENCE: Duration = Duration::from_secs(4);
+const BYTES: usize = 200_000;
+
+/// Sends much and reads it all back, on one connection.
+fn transfer(from: &Namespace, to: SocketAddr) -> Result<()> {
+    from.run(|| {
+        let mut stream = TcpStream::connect_timeout(&to, PATIENCE).context("connect")?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let mut writer = stream.try_clone()?;
+        let sent = thread::spawn(move || {
+            writer.write_all(&vec![b'x'; BYTES])?;
+            writer.shutdown(Shutdown::Write)
+        });
+        let mut back = Vec::new();
+        stream.read_to_end(&mut back).with_context(|| format!("after {} bytes", back.len()))?;
+        sent.join().expect("the writer does not panic").context("send")?;
+        ensure!(back.len() > BYTES, "{} of {BYTES} bytes came back", back.len());
+        Ok(())
+    })
+}
+
+/// The last hop to the host outside takes 1,300 bytes, IPv6's least and a little. Packets towards it
+/// are too big when a client behind masquerade sends, and when a server answers through a
+/// node port: the router's complaint is recognised where it enters in the one case, where it leaves
+/// in the other.
+#[test]
+fn a_narrow_hop_is_found_under_default_deny() -> Result<()> {
+    let row = matrix::row("Traffic", "path MTU discovery, of requests and of replies");
+    let mut world = World::new()?;
+    world.cluster.narrow("internet", 1300)?;
+    let outside = |world: &World, family| -> Result<SocketAddr> {
+        Ok(SocketAddr::new(world.address("internet", family)?, ALLOWED))
+    };
+    let client = world.cluster.namespace("client")?.clone();
+    let internet = world.cluster.namespace("internet")?.clone();
+    for family in Family::BOTH {
+        world.police(family)?;
+        for (hook, from, to) in [
+            ("from_uplink", &client, outside(&world, family)?),
+            ("to_pod", &internet, SocketAddr::new(world.address("node-2", family)?, NODE_PORT)),
+        ] {
+            forget_routes(&world)?;
+            let before = related(&mut world, hook)?;
+            transfer(from, to).with_context(|| format!("to {to}"))?;
+            let after = related(&mut world, hook)?;
+            ensure!(after > before, "{to}: no complaint was recognised at {hook}");
+        }
+    }
+    row.holds();
+    Ok(())
+}
+
+/// What was learnt of paths so far.
+fn forget_routes(world: &World) -> Result<()> {
+    for name in ["client", "far", "node-1", "node-2"] {
+        for family in ["-4", "-6"] {
+            world.cluster.namespace(name)?.feed("ip", &[family, "route", "flush", "cache"], "")?;
+        }
+    }
+    Ok(())
+}
+
+fn related(world: &mut World, hook: &str) -> Result<u64> {
+    let agents = world.agents.as_mut().context("agents run")?;
+    let mut sum = 0;
+    for node in ["node-1", "node-2"] {
+        let counters = agents.on(node)?.status()?.counters;
+        let at = counters.iter().filter(|c| c.hook == hook && c.reason == "related");
+        sum += at.map(|counter| counter.packets).sum::<u64>();
+    }
+    Ok(sum)
+}
