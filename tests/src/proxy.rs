@@ -92,9 +92,17 @@ pub struct Service {
     pub address: Ipv4Addr,
     pub ports: Vec<ServicePort>,
     pub external_traffic_policy: ExternalTrafficPolicy,
-    /// Names of the pods behind it.
+    /// A load balancer's address or an external IP: to kube-proxy they are the same. The network
+    /// leads it to the node of the first endpoint.
+    pub external: Option<Ipv4Addr>,
+    /// `sessionAffinity: ClientIP`.
+    pub affinity: bool,
+    /// Names of the pods behind it; of hosts outside for a Service without selector.
     pub endpoints: Vec<&'static str>,
 }
+
+/// Seconds for which kube-proxy sends a client to the same endpoint, by default.
+const AFFINITY: u32 = 10_800;
 
 /// Writes all rules of a node.
 pub fn install(spec: &Spec, node: &NodeSpec, mode: Mode, inside: &Namespace) -> Result<()> {
@@ -147,9 +155,11 @@ struct PortView {
     hash: String,
     protocol: &'static str,
     cluster_ip: String,
+    external_ip: Option<String>,
     port: u16,
     node_port: Option<u16>,
     local_only: bool,
+    affinity: bool,
     endpoints: Vec<EndpointView>,
 }
 
@@ -187,7 +197,7 @@ impl PortView {
         let title = format!("{}/{}:{}", service.namespace, service.name, port.name);
         let protocol = port.protocol.lower();
         let endpoints = service.endpoints.iter().filter_map(|name| {
-            let pod = spec.pod(name)?;
+            let local = spec.pod(name).is_some_and(|pod| pod.node == node.name);
             let ip = family.address(spec.address(name)?);
             let ip_port = std::net::SocketAddr::new(ip, port.target_port).to_string();
             Some(EndpointView {
@@ -195,7 +205,7 @@ impl PortView {
                 ip: ip.to_string(),
                 ip_port,
                 port: port.target_port,
-                local: pod.node == node.name,
+                local,
             })
         });
         Self {
@@ -203,12 +213,19 @@ impl PortView {
             hash: hash(&format!("{title}{protocol}")),
             protocol,
             cluster_ip: family.address(service.address).to_string(),
+            external_ip: service.external.map(|ip| family.address(ip).to_string()),
             port: port.port,
             node_port: port.node_port,
             local_only: service.external_traffic_policy == ExternalTrafficPolicy::Local,
+            affinity: service.affinity,
             endpoints: endpoints.collect(),
             title,
         }
+    }
+
+    /// Whether anyone comes to it by other ways than the cluster IP.
+    fn is_external(&self) -> bool {
+        self.node_port.is_some() || self.external_ip.is_some()
     }
 
     fn local_endpoints(&self) -> Vec<&EndpointView> {

@@ -107,7 +107,8 @@ impl Spec {
         self.services.iter().find(|service| service.name == name)
     }
 
-    /// The IPv4 address under which a pod, a node, an outside host or a Service is reached.
+    /// The IPv4 address under which a pod, a node, an outside host or a Service is reached; a
+    /// Service from outside as `NAME/external`.
     pub fn address(&self, name: &str) -> Option<Ipv4Addr> {
         let pod = self.pod(name).map(|pod| match pod.address {
             Some(address) => Some(address),
@@ -117,6 +118,7 @@ impl Spec {
             .or_else(|| self.node(name).map(|node| node.address))
             .or_else(|| self.outside.iter().find(|o| o.name == name).map(|o| o.address))
             .or_else(|| self.service(name).map(|service| service.address))
+            .or_else(|| self.service(name.strip_suffix("/external")?)?.external)
     }
 }
 
@@ -245,6 +247,13 @@ impl Cluster {
         if self.spec.shape.fabric_knows_pods {
             for node in nodes {
                 fabric += &route_via(node.pod_block, node.address);
+            }
+        }
+        for service in &self.spec.services {
+            let node = service.endpoints.first().and_then(|first| self.spec.pod(first));
+            let node = node.and_then(|pod| self.spec.node(pod.node));
+            if let (Some(external), Some(node)) = (service.external, node) {
+                fabric += &route_via(external.into(), node.address);
             }
         }
         self.fabric.ip(&fabric)?;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{EndpointView, PortView, View};
+use super::{AFFINITY, EndpointView, PortView, View};
 use crate::address::Family;
 
 pub(super) fn rules(view: &View) -> String {
@@ -81,10 +81,15 @@ fn nat(view: &View) -> String {
                     endpoint.hash, endpoint.ip
                 ),
             );
+            let remember = if port.affinity {
+                format!("-m recent --name KUBE-SEP-{} --set ", endpoint.hash)
+            } else {
+                String::new()
+            };
             put(
                 &mut rules,
                 format_args!(
-                    "-A KUBE-SEP-{} -m comment --comment {title} -m {protocol} -p {protocol} -j DNAT --to-destination {}",
+                    "-A KUBE-SEP-{} -m comment --comment {title} {remember}-m {protocol} -p {protocol} -j DNAT --to-destination {}",
                     endpoint.hash, endpoint.ip_port
                 ),
             );
@@ -102,21 +107,29 @@ fn nat(view: &View) -> String {
                 "-A KUBE-SVC-{hash} -m comment --comment \"{title} cluster IP\" -m {protocol} -p {protocol} -d {cluster_ip}/{full} --dport {number} ! -s {cluster_block} -j KUBE-MARK-MASQ"
             ),
         );
-        spread(
-            &mut rules,
-            &format!("KUBE-SVC-{hash}"),
-            title,
-            &port.endpoints.iter().collect::<Vec<_>>(),
-        );
+        let all: Vec<_> = port.endpoints.iter().collect();
+        spread(&mut rules, &format!("KUBE-SVC-{hash}"), port, &all);
 
-        let Some(node_port) = port.node_port else { continue };
+        if !port.is_external() {
+            continue;
+        }
         put(&mut chains, format_args!(":KUBE-EXT-{hash} - [0:0]"));
-        put(
-            &mut rules,
-            format_args!(
-                "-A KUBE-NODEPORTS -m comment --comment {title} -m {protocol} -p {protocol} --dport {node_port} -j KUBE-EXT-{hash}"
-            ),
-        );
+        if let Some(external_ip) = &port.external_ip {
+            put(
+                &mut rules,
+                format_args!(
+                    "-A KUBE-SERVICES -m comment --comment \"{title} loadbalancer IP\" -m {protocol} -p {protocol} -d {external_ip}/{full} --dport {number} -j KUBE-EXT-{hash}"
+                ),
+            );
+        }
+        if let Some(node_port) = port.node_port {
+            put(
+                &mut rules,
+                format_args!(
+                    "-A KUBE-NODEPORTS -m comment --comment {title} -m {protocol} -p {protocol} --dport {node_port} -j KUBE-EXT-{hash}"
+                ),
+            );
+        }
         if port.local_only {
             put(&mut chains, format_args!(":KUBE-SVL-{hash} - [0:0]"));
             put(
@@ -138,7 +151,7 @@ fn nat(view: &View) -> String {
                 ),
             );
             put(&mut rules, format_args!("-A KUBE-EXT-{hash} -j KUBE-SVL-{hash}"));
-            spread(&mut rules, &format!("KUBE-SVL-{hash}"), title, &port.local_endpoints());
+            spread(&mut rules, &format!("KUBE-SVL-{hash}"), port, &port.local_endpoints());
         } else {
             put(
                 &mut rules,
@@ -162,8 +175,18 @@ fn nat(view: &View) -> String {
     format!("{chains}{rules}COMMIT\n")
 }
 
-/// The random choice of an endpoint: each rule takes its share of what the ones before left.
-fn spread(rules: &mut String, chain: &str, title: &str, endpoints: &[&EndpointView]) {
+/// The endpoint that a client had last, where there is affinity; else the random choice: each rule
+/// takes its share of what the ones before left.
+fn spread(rules: &mut String, chain: &str, port: &PortView, endpoints: &[&EndpointView]) {
+    let title = &port.title;
+    for EndpointView { hash, ip_port, .. } in endpoints.iter().filter(|_| port.affinity) {
+        put(
+            rules,
+            format_args!(
+                "-A {chain} -m comment --comment \"{title} -> {ip_port}\" -m recent --name KUBE-SEP-{hash} --rcheck --seconds {AFFINITY} --reap -j KUBE-SEP-{hash}"
+            ),
+        );
+    }
     for (index, endpoint) in endpoints.iter().enumerate() {
         let left = endpoints.len() - index;
         let share = if left > 1 {

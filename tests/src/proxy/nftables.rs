@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{EndpointView, PortView, View};
+use super::{AFFINITY, EndpointView, PortView, View};
 use crate::address::Family;
 
 pub(super) fn rules(view: &View) -> String {
@@ -12,10 +12,11 @@ pub(super) fn rules(view: &View) -> String {
     };
     let View { node_address, .. } = view;
     let cluster_ips = listed(view.ports.iter().map(|p| p.cluster_ip.clone()));
-    let service_ips =
-        listed(view.ports.iter().map(|p| {
-            format!("{} . {} . {} : goto {}", p.cluster_ip, p.protocol, p.port, service(p))
-        }));
+    let service_ips = listed(view.ports.iter().flat_map(|p| {
+        let to = |ip: &str, chain| format!("{ip} . {} . {} : goto {chain}", p.protocol, p.port);
+        let outer = p.external_ip.as_ref().map(|ip| to(ip, external(p)));
+        [to(&p.cluster_ip, service(p))].into_iter().chain(outer)
+    }));
     let node_ports =
         listed(view.ports.iter().filter_map(|p| {
             Some(format!("{} . {} : goto {}", p.protocol, p.node_port?, external(p)))
@@ -25,7 +26,7 @@ pub(super) fn rules(view: &View) -> String {
         without.then_some(())?;
         Some(format!("{} . {} : drop", p.protocol, p.node_port?))
     }));
-    let ports: String = view.ports.iter().map(|port| chains_of(port, view, family)).collect();
+    let ports: String = view.ports.iter().map(|port| chains_of(port, view, family, kind)).collect();
     format!(
         "add table {family} kube-proxy
 table {family} kube-proxy {{
@@ -130,7 +131,7 @@ table {family} kube-proxy {{
 
 /// The chains of one port of a Service. They come before what refers to them only in the file:
 /// `nft` reads it as one transaction.
-fn chains_of(port: &PortView, view: &View, family: &str) -> String {
+fn chains_of(port: &PortView, view: &View, family: &str, kind: &str) -> String {
     let View { cluster_block, .. } = view;
     let PortView { protocol, cluster_ip, port: number, .. } = port;
     let mut out = String::new();
@@ -139,10 +140,21 @@ fn chains_of(port: &PortView, view: &View, family: &str) -> String {
     }
     for endpoint in &port.endpoints {
         let EndpointView { ip, ip_port, .. } = endpoint;
+        let mut remember = String::new();
+        if port.affinity {
+            let set = affinity(port, endpoint);
+            put(
+                &mut out,
+                format_args!(
+                    "  set {set} {{\n    type {kind}\n    flags dynamic,timeout\n    timeout {AFFINITY}s\n  }}"
+                ),
+            );
+            remember = format!("    update @{set} {{ {family} saddr }}\n");
+        }
         put(
             &mut out,
             format_args!(
-                "  chain {} {{\n    {family} saddr {ip} jump mark-for-masquerade\n    meta l4proto {protocol} dnat to {ip_port}\n  }}",
+                "  chain {} {{\n    {family} saddr {ip} jump mark-for-masquerade\n{remember}    meta l4proto {protocol} dnat to {ip_port}\n  }}",
                 chain_of(port, endpoint)
             ),
         );
@@ -153,14 +165,14 @@ fn chains_of(port: &PortView, view: &View, family: &str) -> String {
         format_args!(
             "  chain {} {{\n    {family} daddr {cluster_ip} {protocol} dport {number} {family} saddr != {cluster_block} jump mark-for-masquerade\n    {}\n  }}",
             service(port),
-            spread(port, &all)
+            spread(port, &all, family)
         ),
     );
-    if port.node_port.is_some() {
+    if port.is_external() {
         let body = if port.local_only {
             let local = port.local_endpoints();
             let to_local =
-                if local.is_empty() { String::from("drop") } else { spread(port, &local) };
+                if local.is_empty() { String::from("drop") } else { spread(port, &local, family) };
             format!(
                 "    {family} saddr {cluster_block} goto {service} comment \"short-circuit pod traffic\"\n    \
                      fib saddr type local jump mark-for-masquerade comment \"masquerade local traffic\"\n    \
@@ -175,13 +187,18 @@ fn chains_of(port: &PortView, view: &View, family: &str) -> String {
     out
 }
 
-fn spread(port: &PortView, endpoints: &[&EndpointView]) -> String {
+fn spread(port: &PortView, endpoints: &[&EndpointView], family: &str) -> String {
+    let known = endpoints.iter().filter(|_| port.affinity).map(|endpoint| {
+        let (set, chain) = (affinity(port, endpoint), chain_of(port, endpoint));
+        format!("{family} saddr @{set} goto {chain}\n    ")
+    });
+    let known: String = known.collect();
     let verdicts = endpoints
         .iter()
         .enumerate()
         .map(|(index, endpoint)| format!("{index} : goto {}", chain_of(port, endpoint)));
     format!(
-        "numgen random mod {} vmap {{ {} }}",
+        "{known}numgen random mod {} vmap {{ {} }}",
         endpoints.len(),
         verdicts.collect::<Vec<_>>().join(", ")
     )
@@ -198,6 +215,10 @@ fn external(port: &PortView) -> String {
 fn chain_of(port: &PortView, endpoint: &EndpointView) -> String {
     let ip = endpoint.ip.replace(':', ".");
     format!("endpoint-{}-{}__{ip}/{}", &endpoint.hash[..8], port.path, endpoint.port)
+}
+
+fn affinity(port: &PortView, endpoint: &EndpointView) -> String {
+    chain_of(port, endpoint).replacen("endpoint", "affinity", 1)
 }
 
 /// An `elements` line, or nothing: nft takes no empty list.

@@ -137,6 +137,8 @@ fn services() -> Vec<Service> {
             address: address("100.64.5.20"),
             ports: vec![port("https", Tcp, 443, 8443, Some(30443))],
             external_traffic_policy: Cluster,
+            external: None,
+            affinity: false,
             endpoints: b.clone(),
         },
         Service {
@@ -145,6 +147,8 @@ fn services() -> Vec<Service> {
             address: address("100.64.5.21"),
             ports: vec![port("https", Tcp, 443, 8443, Some(30444))],
             external_traffic_policy: Local,
+            external: None,
+            affinity: false,
             endpoints: b,
         },
         Service {
@@ -153,6 +157,8 @@ fn services() -> Vec<Service> {
             address: address("100.64.0.10"),
             ports: vec![port("dns", Udp, 53, 53, None), port("dns-tcp", Tcp, 53, 53, None)],
             external_traffic_policy: Cluster,
+            external: None,
+            affinity: false,
             endpoints: vec!["coredns"],
         },
         Service {
@@ -161,6 +167,8 @@ fn services() -> Vec<Service> {
             address: address("100.64.5.30"),
             ports: vec![port("redis", Tcp, 6379, 6379, None)],
             external_traffic_policy: Cluster,
+            external: None,
+            affinity: false,
             endpoints: vec!["db"],
         },
     ]

@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::address::Family;
 use crate::probe::{IMPATIENCE, Kind, Outcome, PATIENCE, Reply, probe};
+use crate::proxy::{Service, ServicePort};
 use crate::topology::{Cluster, Spec};
 
 /// How often a destination with several endpoints is probed.
@@ -248,39 +249,56 @@ fn observe(
     Ok(Observed { family, outcomes, source, agrees })
 }
 
-/// A reply through a Service is one of its endpoint's, at the endpoint's port; any other reply is
-/// of the destination itself.
+/// A reply through a Service or a node's port is of one who is behind it, at that one's port; any
+/// other reply is of the destination itself.
 fn as_expected(spec: &Spec, to: &Target, reply: &Reply) -> bool {
     let Some(server) = reply.server.as_deref() else { return true };
-    match (spec.service(&to.name), node_port(spec, to)) {
-        (Some(service), _) => {
-            let number = match to.kind {
-                Kind::Tcp(port) | Kind::Udp(port) => port,
-                Kind::Dns { .. } => 53,
-                Kind::Echo => 0,
-            };
-            let target = service.ports.iter().find(|p| p.port == number).map(|p| p.target_port);
-            service.endpoints.contains(&server) && reply.port == target
-        }
-        (None, true) => reply.port == Some(8443),
-        (None, false) => match spec.pod(&to.name) {
-            // The host's network: the node's own server answers.
-            Some(pod) if pod.address.is_none() => server == pod.node,
-            _ => server == to.name,
-        },
+    match behind(spec, to) {
+        Some((hosts, port)) => hosts.contains(&server) && reply.port == Some(port),
+        None => server == host(spec, &to.name),
     }
 }
 
 fn spreads(spec: &Spec, to: &Target) -> bool {
-    spec.service(&to.name).is_some_and(|service| service.endpoints.len() > 1) || node_port(spec, to)
+    behind(spec, to).is_some_and(|(hosts, _)| hosts.len() > 1)
 }
 
-/// A node's port that leads into a pod: a Service's NodePort or a pod's host port.
-fn node_port(spec: &Spec, to: &Target) -> bool {
-    let Kind::Tcp(number) = to.kind else { return false };
-    spec.node(&to.name).is_some()
-        && (spec.services.iter().flat_map(|s| &s.ports).any(|p| p.node_port == Some(number))
-            || spec.pods.iter().flat_map(|p| p.host_ports).any(|(host, _)| *host == number))
+/// Whose server answers for a name: the node's for a pod with the host's network.
+fn host<'a>(spec: &Spec, name: &'a str) -> &'a str {
+    match spec.pod(name) {
+        Some(pod) if pod.address.is_none() => pod.node,
+        _ => name,
+    }
+}
+
+/// Who is behind a Service, or behind a port of a node: a Service's NodePort or a pod's host port.
+fn behind<'a>(spec: &'a Spec, to: &Target) -> Option<(Vec<&'a str>, u16)> {
+    let number = match to.kind {
+        Kind::Tcp(port) | Kind::Udp(port) => port,
+        Kind::Dns { .. } => 53,
+        Kind::Echo => 0,
+    };
+    let endpoints = |service: &'a Service, port: &ServicePort| {
+        let hosts = service.endpoints.iter().map(|name| host(spec, name)).collect();
+        (hosts, port.target_port)
+    };
+    let name = to.name.strip_suffix("/external").unwrap_or(&to.name);
+    if let Some(service) = spec.service(name) {
+        let port = service.ports.iter().find(|port| port.port == number);
+        // A port that the Service has not: nobody can be behind it.
+        return Some(port.map_or((Vec::new(), 0), |port| endpoints(service, port)));
+    }
+    spec.node(name)?;
+    let of_service = spec.services.iter().find_map(|service| {
+        let port = service.ports.iter().find(|port| port.node_port == Some(number))?;
+        Some(endpoints(service, port))
+    });
+    of_service.or_else(|| {
+        spec.pods.iter().find_map(|pod| {
+            let (_, port) = pod.host_ports.iter().find(|(host, _)| *host == number)?;
+            Some((vec![pod.name], *port))
+        })
+    })
 }
 
 #[cfg(test)]

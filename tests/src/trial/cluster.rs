@@ -82,6 +82,8 @@ fn service(
             node_port: Some(node_port),
         }],
         external_traffic_policy,
+        external: None,
+        affinity: false,
         endpoints: endpoints.to_vec(),
     }
 }

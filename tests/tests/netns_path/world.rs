@@ -87,6 +87,8 @@ fn spec() -> Spec {
                 node_port: Some(NODE_PORT),
             }],
             external_traffic_policy: ExternalTrafficPolicy::Local,
+            external: None,
+            affinity: false,
             endpoints: vec!["far"],
         }],
         pod_ports: both,
