@@ -1,6 +1,8 @@
-//! What a path does to packets: it breaks them into fragments and complains of them. Real traffic on
-//! two nodes, first without agents, then under policies that allow a port each way and no more.
+//! What a path does to packets and what live connections feel: fragments, complaints of routers,
+//! floods, edits, an agent that comes later. Real traffic on two nodes, under policies that allow a port each
+//! way and no more.
 
 mod errors;
+mod flows;
 mod fragments;
 mod world;

@@ -13,7 +13,7 @@ use np_tests::topology::{
 
 /// The client may talk to the server and to the host outside, the server may be asked by both: all
 /// of it at one port.
-const RULES: &str = r#"apiVersion: networking.k8s.io/v1
+pub const RULES: &str = r#"apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: client, namespace: default}
 spec:
@@ -112,12 +112,16 @@ impl World {
 
     /// Puts the policies in force; the block is in one family.
     pub fn police(&mut self, family: Family) -> Result<()> {
+        self.police_by(RULES, family)
+    }
+
+    pub fn police_by(&mut self, rules: &str, family: Family) -> Result<()> {
         if self.agents.is_none() {
             self.agents = Some(Agents::start(&self.cluster)?);
         }
         let policies = match family {
-            Family::V4 => RULES.to_string(),
-            Family::V6 => twin_manifest(RULES),
+            Family::V4 => rules.to_string(),
+            Family::V6 => twin_manifest(rules),
         };
         let agents = self.agents.as_mut().context("they have been started")?;
         agents.apply(POLICIES, Some(&policies)).map(drop)

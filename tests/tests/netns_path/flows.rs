@@ -1,0 +1,226 @@
+//! What live connections feel: edits that do not concern them, floods, and an agent that starts after
+//! they did.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use np_agent::model::IfIndex;
+use np_common::maps::FLOWS;
+use np_tests::address::Family;
+use np_tests::agent::POLICIES;
+use np_tests::matrix;
+use np_tests::netns::Namespace;
+use np_tests::wire::{datagram, ethernet, send_frames};
+use tokio::net::TcpSocket;
+use tokio::time::timeout;
+
+use crate::world::{ALLOWED, DENIED, RULES, World};
+
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A connection that says a line at a time.
+struct Line {
+    stream: BufReader<TcpStream>,
+}
+
+impl Line {
+    fn open(to: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect_timeout(&to, PATIENCE).context("connect")?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut line = Self { stream: BufReader::new(stream) };
+        line.hear().context("the server's greeting")?;
+        Ok(line)
+    }
+
+    fn hear(&mut self) -> Result<String> {
+        let mut heard = String::new();
+        let length = self.stream.read_line(&mut heard)?;
+        ensure!(length > 0, "the other side has hung up");
+        Ok(heard)
+    }
+
+    fn talk(&mut self, word: u64) -> Result<()> {
+        writeln!(self.stream.get_mut(), "{word}").context("send")?;
+        let heard = self.hear().context("receive")?;
+        ensure!(heard.trim() == word.to_string(), "{word} came back as {heard}");
+        Ok(())
+    }
+}
+
+fn open_line(
+    from: &Namespace,
+    world: &World,
+    server: &str,
+    family: Family,
+    port: u16,
+) -> Result<Line> {
+    let to = SocketAddr::new(world.address(server, family)?, port);
+    from.run(|| Line::open(to))
+}
+
+fn open_lines(from: &Namespace, to: SocketAddr, count: usize) -> Result<Vec<Line>> {
+    from.run(|| (0..count).map(|_| Line::open(to)).collect())
+}
+
+const LINES: usize = 1000;
+const EDITS: u32 = 100;
+
+/// Each edit is another policy for the client and the servers: their flows are judged again and
+/// stay allowed.
+#[test]
+fn a_thousand_connections_live_through_a_hundred_edits() -> Result<()> {
+    let row = matrix::row("Flows", "1,000 connections through 100 unrelated edits: no reset");
+    let mut world = World::new()?;
+    world.police(Family::V4)?;
+    let to = SocketAddr::new(world.address("far", Family::V4)?, ALLOWED);
+    let mut lines = open_lines(world.cluster.namespace("client")?, to, LINES)?;
+    let done = AtomicBool::new(false);
+    let (rounds, slowest) = thread::scope(|scope| {
+        let talking = scope.spawn(|| -> Result<(u64, Duration)> {
+            let (mut rounds, mut slowest) = (0, Duration::ZERO);
+            // Whatever is edited last, every connection talks after it.
+            for last in [false, true] {
+                while last || !done.load(Ordering::Relaxed) {
+                    rounds += 1;
+                    for (number, line) in lines.iter_mut().enumerate() {
+                        let start = Instant::now();
+                        line.talk(rounds).with_context(|| format!("connection {number}"))?;
+                        slowest = slowest.max(start.elapsed());
+                    }
+                    if last {
+                        break;
+                    }
+                }
+            }
+            Ok((rounds, slowest))
+        });
+        let agents = world.agents.as_mut().context("agents run")?;
+        for edit in 0..EDITS {
+            let extra = RULES.replace("name: server", &format!("name: server-{edit}"));
+            let extra = extra.replace("name: client", &format!("name: client-{edit}"));
+            let wider = extra.replace("ports: [", &format!("ports: [{{port: {}}}, ", 9000 + edit));
+            agents.apply(POLICIES, Some(&format!("{RULES}---\n{wider}")))?;
+        }
+        done.store(true, Ordering::Relaxed);
+        talking.join().expect("the talking thread does not panic")
+    })?;
+    println!("{LINES} connections, {EDITS} edits, {rounds} rounds, slowest answer {slowest:?}");
+    ensure!(rounds > 2, "they talked while policies were edited");
+    row.holds();
+    Ok(())
+}
+
+/// Datagrams that are all allowed and each a flow of its own.
+fn flood(world: &World, from: u32, count: u32) -> Result<()> {
+    let (src, dst) = (world.address("client", Family::V4)?, world.address("near", Family::V4)?);
+    let client = world.cluster.namespace("client")?;
+    let own = client.hardware_address("eth0")?;
+    let router = world.cluster.namespace("node-1")?.hardware_address("v-client")?;
+    let frames: Vec<Vec<u8>> = (from..from + count)
+        .map(|number| {
+            let (sport, dport) =
+                (1024 + (number % 60_000) as u16, 20_000 + (number / 60_000) as u16);
+            let packet = datagram(src, dst, sport, dport, b"flood");
+            let mut frame = ethernet(packet.ethertype(), &packet.bytes());
+            frame[..6].copy_from_slice(&router);
+            frame[6..12].copy_from_slice(&own);
+            frame
+        })
+        .collect();
+    client.run(|| send_frames(IfIndex(nix::net::if_::if_nametoindex("eth0")?), &frames))
+}
+
+/// The flow table is least-recently-used: connections that talk at least once while an eighth of
+/// it is filled anew keep their place, and one that lost it is judged again by its next packet.
+#[test]
+fn live_connections_survive_a_flood_of_new_flows() -> Result<()> {
+    const LIVE: usize = 64;
+    const ROUNDS: u32 = 16;
+    let row = matrix::row("Flows", "live connections through a flood of twice the flow table");
+    let mut world = World::new()?;
+    // Conntrack has a table of its own, which is not in question.
+    let untracked = "table ip flood {\n chain c {\n type filter hook prerouting priority raw;\n \
+                     udp dport 20000-30000 notrack\n }\n}\n";
+    world.cluster.namespace("node-1")?.feed("nft", &["-f", "-"], untracked)?;
+    let rules = RULES.replace(
+        "{port: 8443, protocol: UDP}",
+        "{port: 8443, protocol: UDP}, {port: 20000, endPort: 30000, protocol: UDP}",
+    );
+    world.police_by(&rules, Family::V4)?;
+    let to = SocketAddr::new(world.address("near", Family::V4)?, ALLOWED);
+    let mut lines = open_lines(world.cluster.namespace("client")?, to, LIVE)?;
+    let denied = world.counted("denied")?;
+    let allowed = world.counted("allowed")?;
+    let eighth = FLOWS.max_entries / 8;
+    for round in 0..ROUNDS {
+        flood(&world, round * eighth, eighth)?;
+        for line in &mut lines {
+            line.talk(round.into()).with_context(|| format!("after round {round}"))?;
+        }
+    }
+    let new = world.counted("allowed")? - allowed;
+    let lost = world.counted("denied")? - denied;
+    println!("{new} new flows, {LIVE} live connections, {lost} packets of them dropped");
+    ensure!(new >= u64::from(FLOWS.max_entries), "only {new} flows: no flood");
+    row.holds();
+    Ok(())
+}
+
+/// The agent meets connections it has not seen begin: what its policies allow goes on.
+#[test]
+fn connections_older_than_the_agent_go_on_where_they_are_allowed() -> Result<()> {
+    let row = matrix::row("Flows", "connections older than the agent, allowed and denied");
+    let mut world = World::new()?;
+    let client = world.cluster.namespace("client")?.clone();
+    let mut lines = Vec::new();
+    for family in Family::BOTH {
+        for server in ["near", "far"] {
+            lines.push(open_line(&client, &world, server, family, ALLOWED)?);
+        }
+    }
+    let mut denied = open_line(&client, &world, "far", Family::V4, DENIED)?;
+    world.police(Family::V4)?;
+    for line in &mut lines {
+        line.talk(1)?;
+    }
+    ensure!(denied.talk(1).is_err(), "a denied connection is cut");
+    row.holds();
+    Ok(())
+}
+
+/// A client that uses its port again at once, after a reset, has a new connection.
+#[test]
+fn a_port_is_used_again_at_once() -> Result<()> {
+    let row = matrix::row("Flows", "a client's port used again right after a reset");
+    let mut world = World::new()?;
+    world.police(Family::V4)?;
+    let to = SocketAddr::new(world.address("far", Family::V4)?, ALLOWED);
+    world.cluster.namespace("client")?.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        for round in 0..10 {
+            let stream = runtime.block_on(async {
+                let socket = TcpSocket::new_v4()?;
+                socket.set_reuseaddr(true)?;
+                // Closing it resets.
+                socket.set_zero_linger()?;
+                socket.bind("0.0.0.0:5001".parse()?)?;
+                let connected = timeout(PATIENCE, socket.connect(to)).await;
+                anyhow::Ok(connected.context("connect")??.into_std()?)
+            });
+            let stream = stream.with_context(|| format!("round {round}"))?;
+            stream.set_nonblocking(false)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            let mut line = Line { stream: BufReader::new(stream) };
+            line.hear().with_context(|| format!("round {round}"))?;
+            line.talk(round)?;
+        }
+        Ok(())
+    })?;
+    row.holds();
+    Ok(())
+}
