@@ -49,6 +49,13 @@ impl Addr {
         first | second | third | fourth == 0
     }
 
+    /// `0.0.0.0`, with which a host asks whether anyone has an address (RFC 5227).
+    #[inline(always)]
+    pub const fn is_unspecified_v4(&self) -> bool {
+        let [.., fourth] = self.words;
+        self.is_v4() && fourth == 0
+    }
+
     /// `fe80::/10`.
     #[inline(always)]
     pub const fn is_v6_link_local(&self) -> bool {

@@ -115,6 +115,8 @@ reasons! {
     TunnelForged = 43, "tunnel-forged";
     /// `to_uplink`: a pod wrapped it itself, for a tunnel of the nodes to unwrap.
     TunnelFromPod = 44, "tunnel-from-pod";
+    /// A pod claimed, by ARP or a neighbour advertisement, an address that is not its own.
+    AddressClaim = 45, "address-claim";
 }
 
 impl Reason {
@@ -169,6 +171,7 @@ pub const fn posture(reason: Reason) -> Action {
         | Reason::Malformed
         | Reason::ExtensionHeaders
         | Reason::TunnelForged
-        | Reason::TunnelFromPod => Action::Drop,
+        | Reason::TunnelFromPod
+        | Reason::AddressClaim => Action::Drop,
     }
 }

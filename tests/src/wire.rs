@@ -170,6 +170,22 @@ pub fn icmp(message: u8, id: u16) -> Vec<u8> {
     vec![message, 0, 0, 0, high, low, 0, 1]
 }
 
+/// An ARP reply (without a link header) that says whose an address is.
+pub fn arp(sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+    let mut bytes = vec![0, 1, 8, 0, 6, 4, 0, 2, 2, 0, 0, 0, 0, 1];
+    bytes.extend(sender.octets());
+    bytes.extend([2, 0, 0, 0, 0, 2]);
+    bytes.extend(target.octets());
+    bytes
+}
+
+/// The start of a neighbour advertisement, and the address that it claims.
+pub fn advertisement(claimed: Ipv6Addr) -> Vec<u8> {
+    let mut bytes = vec![136, 0, 0, 0, 0x60, 0, 0, 0];
+    bytes.extend(claimed.octets());
+    bytes
+}
+
 /// An ICMP error about a packet: the message's own header, then as much of the packet as asked for.
 pub fn icmp_error(message: u8, about: &Ip, quote: usize) -> Vec<u8> {
     let mut bytes = icmp(message, 0);

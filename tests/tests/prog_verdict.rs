@@ -579,6 +579,10 @@ impl Random {
         let packet = self.ip(ethernet);
         let mut bytes = if !ethernet {
             packet.bytes()
+        } else if self.one_in(40) {
+            let sender = self.pick(["10.0.0.1", "10.0.0.2", "0.0.0.0"]);
+            let [sender, target] = [sender, "10.0.0.9"].map(|text| text.parse().expect("valid"));
+            wire::ethernet(0x0806, &wire::arp(sender, target))
         } else if self.one_in(30) {
             let ethertype = self.pick([0x0806, 0x8100, 0x88a8, 0x88cc, 0x0100, 0x0800, 0x86dd]);
             wire::ethernet(ethertype, &packet.bytes())
@@ -622,8 +626,11 @@ impl Random {
         } else {
             self.pick([128, 129, 1, 2, 130, 133, 134, 135, 136, 137, 143, 160])
         };
-        let mut ip =
-            Ip::new(src, dst, protocol, wire::transport(protocol, sport, dport, flags, message));
+        let mut payload = wire::transport(protocol, sport, dport, flags, message);
+        if let (ICMPV6, 136, IpAddr::V6(claimed)) = (protocol, message, self.addr(false)) {
+            payload = wire::advertisement(claimed);
+        }
+        let mut ip = Ip::new(src, dst, protocol, payload);
         ip.hop_limit = self.pick([64, 255, 255, 1, 1]);
         if self.one_in(12) {
             let offset = self.pick([0, 0, 185, 0x1fff]);

@@ -41,7 +41,11 @@ pub fn entered<M: Maps, R: PacketReader + ?Sized>(
             Some(key) => (key, Reason::Related),
             None => return Verdict { reason: Reason::Entered, tag },
         },
-        Kind::Fragment | Kind::NeighborDiscovery | Kind::RouterClaim | Kind::MulticastListener => {
+        Kind::Fragment
+        | Kind::NeighborDiscovery
+        | Kind::NeighborClaim
+        | Kind::RouterClaim
+        | Kind::MulticastListener => {
             return Verdict { reason: Reason::Entered, tag };
         }
     };

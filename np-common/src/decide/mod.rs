@@ -107,7 +107,14 @@ fn from_pod<M: Maps, R: PacketReader + ?Sized>(maps: &M, reader: &R, context: &C
     };
     let packet = match packet::parse(reader, context.ethertype, packet::ETH_HLEN) {
         Ok(Frame::Ip(packet)) => packet,
-        Ok(Frame::Arp) => return Verdict { reason: Reason::Arp, tag },
+        Ok(Frame::Arp) => {
+            let sender = packet::arp_sender(reader, packet::ETH_HLEN);
+            let claims =
+                |addr: Addr| !addr.is_unspecified_v4() && !is_of(maps, tag.endpoint(), &addr);
+            let foreign = !tag.entered() && sender.is_none_or(claims);
+            let reason = if foreign { Reason::AddressClaim } else { Reason::Arp };
+            return Verdict { reason, tag };
+        }
         // Two VLAN tags of id 0 are taken off behind this hook: what is in them would go on
         // with its source unproven.
         Ok(Frame::Other) => return Verdict { reason: Reason::Ethertype, tag },
@@ -121,14 +128,24 @@ fn from_pod<M: Maps, R: PacketReader + ?Sized>(maps: &M, reader: &R, context: &C
     }
     let id = tag.endpoint();
     let on_link = matches!(packet.kind, Kind::NeighborDiscovery | Kind::MulticastListener);
-    let proven = maps.owns(id, &packet.src)
-        || packet.src.is_v6_link_local()
-        || packet.src.is_unspecified() && on_link
-        || maps.local(&packet.src) == id;
-    if !proven {
+    let unspecified = packet.src.is_unspecified() && on_link;
+    if !(unspecified || packet.src.is_v6_link_local() || is_of(maps, id, &packet.src)) {
         return Verdict { reason: Reason::SourceAddress, tag };
     }
+    if packet.kind == Kind::NeighborClaim {
+        let of_the_pod = packet::claimed(reader, &packet)
+            .is_some_and(|addr| addr.is_v6_link_local() || is_of(maps, id, &addr));
+        if !of_the_pod {
+            return Verdict { reason: Reason::AddressClaim, tag };
+        }
+    }
     entered(maps, reader, packet, id, tag, context.time)
+}
+
+/// Whether an address is the endpoint's, one of the two that are in it or another.
+#[inline(always)]
+fn is_of<M: Maps>(maps: &M, id: EndpointId, addr: &Addr) -> bool {
+    maps.owns(id, addr) || maps.local(addr) == id
 }
 
 #[inline(always)]
@@ -237,7 +254,7 @@ fn to_uplink<M: Maps, R: PacketReader + ?Sized>(
 #[inline(always)]
 fn link_reason(packet: &Packet) -> Option<Reason> {
     match packet.kind {
-        Kind::NeighborDiscovery => Some(Reason::NeighborDiscovery),
+        Kind::NeighborDiscovery | Kind::NeighborClaim => Some(Reason::NeighborDiscovery),
         Kind::MulticastListener => Some(Reason::MulticastListener),
         Kind::Flow | Kind::Fragment | Kind::IcmpError | Kind::RouterClaim => None,
     }

@@ -67,8 +67,9 @@ pub struct Packet {
     pub piece: Piece,
     /// Which datagram a fragment is of, in host byte order; of no meaning for a whole one.
     pub datagram: u32,
-    /// The offset of the packet that an ICMP error quotes; 0 for anything else.
-    pub quote: u32,
+    /// The offset of what follows an ICMP header where it matters: the packet that an error quotes,
+    /// the address that an advertisement claims. 0 for anything else.
+    pub body: u32,
 }
 
 /// How much of its datagram a packet is.
@@ -90,8 +91,10 @@ pub enum Kind {
     /// A fragment after the first, as long as its ports are not known.
     Fragment,
     IcmpError,
-    /// Neighbour solicitation and advertisement, router solicitation, from the same link.
+    /// Neighbour and router solicitation, from the same link.
     NeighborDiscovery,
+    /// Neighbour advertisement, from the same link.
+    NeighborClaim,
     /// Router advertisement, redirect of either family.
     RouterClaim,
     /// Multicast listener messages, from the same link.
@@ -294,7 +297,7 @@ fn parse_upper<R: PacketReader + ?Sized>(reader: &R, upper: &Upper) -> Result<Pa
         kind: Kind::Flow,
         piece,
         datagram,
-        quote: 0,
+        body: 0,
     };
     if piece == Piece::Later {
         return Ok(Packet { kind: Kind::Fragment, ..bare });
@@ -320,14 +323,31 @@ fn parse_upper<R: PacketReader + ?Sized>(reader: &R, upper: &Upper) -> Result<Pa
             Ok(match icmp {
                 Icmp::EchoRequest => Packet { sport: id, dport: ECHO, ..bare },
                 Icmp::EchoReply => Packet { sport: ECHO, dport: id, ..bare },
-                Icmp::Is(Kind::IcmpError) => {
-                    Packet { kind: Kind::IcmpError, quote: offset.wrapping_add(8), ..bare }
+                Icmp::Is(kind @ (Kind::IcmpError | Kind::NeighborClaim)) => {
+                    Packet { kind, body: offset.wrapping_add(8), ..bare }
                 }
                 Icmp::Is(kind) => Packet { kind, ..bare },
             })
         }
         _ => Ok(bare),
     }
+}
+
+/// The address that an ARP packet says is its sender's; none if it is not ARP for IPv4 on Ethernet
+/// (RFC 826) or cut off.
+#[inline(always)]
+pub fn arp_sender<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Option<Addr> {
+    let kind: [u8; 6] = reader.read(offset)?;
+    if kind != [0, 1, 8, 0, 6, 4] {
+        return None;
+    }
+    Some(Addr::from_v4(reader.read(offset.wrapping_add(14))?))
+}
+
+/// The address that a neighbour advertisement claims (RFC 4861 section 4.4).
+#[inline(always)]
+pub fn claimed<R: PacketReader + ?Sized>(reader: &R, packet: &Packet) -> Option<Addr> {
+    read_v6_addr(reader, packet.body).ok()
 }
 
 enum Icmp {
@@ -356,7 +376,8 @@ const fn icmp_v6(message: u8, hop_limit: u8) -> Icmp {
         128 => Icmp::EchoRequest,
         129 => Icmp::EchoReply,
         1..128 => Icmp::Is(Kind::IcmpError),
-        133 | 135 | 136 if hop_limit == 255 => Icmp::Is(Kind::NeighborDiscovery),
+        133 | 135 if hop_limit == 255 => Icmp::Is(Kind::NeighborDiscovery),
+        136 if hop_limit == 255 => Icmp::Is(Kind::NeighborClaim),
         134 | 137 => Icmp::Is(Kind::RouterClaim),
         130 | 131 | 132 | 143 if hop_limit == 1 => Icmp::Is(Kind::MulticastListener),
         _ => Icmp::Is(Kind::Flow),

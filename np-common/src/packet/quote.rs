@@ -13,9 +13,9 @@ use crate::flow::FlowKey;
 #[inline(always)]
 pub fn quoted<R: PacketReader + ?Sized>(reader: &R, error: &Packet) -> Option<FlowKey> {
     let Quoted { src, dst, protocol, offset } = if error.src.is_v4() {
-        quoted_v4(reader, error.quote)?
+        quoted_v4(reader, error.body)?
     } else {
-        quoted_v6(reader, error.quote)?
+        quoted_v6(reader, error.body)?
     };
     if src != error.dst {
         return None;

@@ -228,8 +228,9 @@ fn what_is_no_ip_packet_has_a_reason_at_each_hook() {
     let maps = Simulated::new(&tables);
     let ip = tcp(A, B, 9, 80, SYN).bytes();
     let cut = &ip[..12];
+    let own_arp = arp(A);
     for (at, ethertype, payload, reason) in [
-        (At(FromPod, POD_A, POD_A, NONE), ARP, &ip[..], Reason::Arp),
+        (At(FromPod, POD_A, POD_A, NONE), ARP, &own_arp[..], Reason::Arp),
         (At(FromPod, POD_A, POD_A, NONE), VLAN, &ip, Reason::Ethertype),
         (At(FromPod, POD_A, POD_A, NONE), 0x0800, cut, Reason::Malformed),
         (At(ToPod, POD_B, POD_A, OF_A), ARP, &ip, Reason::Arp),
@@ -255,5 +256,53 @@ fn pending_devices_pass_when_they_may() {
     let packet = tcp(A, B, 9, 80, SYN);
     for at in [At(FromPod, PENDING, PENDING, NONE), At(ToPod, PENDING, POD_A, OF_A)] {
         assert_eq!(verdict(&maps, at, &packet).reason, Reason::PendingAllowed);
+    }
+}
+
+fn arp(sender: &str) -> Vec<u8> {
+    wire::arp(sender.parse().expect("an address"), B.parse().expect("an address"))
+}
+
+/// On a bridge its neighbours would believe it.
+#[test]
+fn a_pod_claims_no_address_but_its_own() {
+    const ARP: u16 = 0x0806;
+    let tables = tables();
+    let maps = Simulated::new(&tables);
+    let at = At(FromPod, POD_A, POD_A, NONE);
+    let cut = arp(A)[..17].to_vec();
+    for (payload, reason) in [
+        (arp(A), Reason::Arp),
+        (arp(A_MORE), Reason::Arp),
+        (arp("0.0.0.0"), Reason::Arp),
+        (arp(B), Reason::AddressClaim),
+        (arp(NODE), Reason::AddressClaim),
+        (cut, Reason::AddressClaim),
+        ([&[0, 6][..], &arp(A)[2..]].concat(), Reason::AddressClaim),
+    ] {
+        let frame = wire::ethernet(ARP, &payload);
+        let found = verdict_at(&maps, at, ARP, &frame, START);
+        assert_eq!(found, Verdict { reason, tag: OF_A }, "{payload:?}");
+    }
+    // Whose the device is is not known yet, and neither are its addresses.
+    let pending = At(FromPod, PENDING, PENDING, NONE);
+    let found = verdict_at(&maps, pending, ARP, &wire::ethernet(ARP, &arp(B)), START);
+    assert_eq!(found.reason, Reason::Arp);
+
+    for (claimed, reason) in [
+        (A6, Reason::NeighborDiscovery),
+        ("fe80::5", Reason::NeighborDiscovery),
+        (B6, Reason::AddressClaim),
+        (OUT6, Reason::AddressClaim),
+    ] {
+        let body = wire::advertisement(claimed.parse().expect("an address"));
+        let mut ip = Ip::new(addr(A6), addr(B6), ICMPV6, body);
+        ip.hop_limit = 255;
+        assert_eq!(verdict(&maps, at, &ip), Verdict { reason, tag: OF_A }, "{claimed}");
+        ip.payload.truncate(20);
+        assert_eq!(verdict(&maps, at, &ip).reason, Reason::AddressClaim, "{claimed}, cut off");
+        // A router would not pass it on as one.
+        ip.hop_limit = 254;
+        assert_eq!(verdict(&maps, at, &ip).reason, Reason::Entered);
     }
 }

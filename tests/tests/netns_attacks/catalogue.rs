@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use np_common::packet::{ACK, ETH_P_IPV4, ETH_P_IPV6, SYN, TCP, UDP};
+use np_common::packet::{ACK, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, SYN, TCP, UDP};
 use np_tests::wire::{self, Ip, datagram};
 
 use crate::field::{Attack, Field, Sent, ip_packet};
-use crate::forge::{fragments_that_lose_their_device, icmp_message};
+use crate::forge::{fragments_that_lose_their_device, icmp_message, tiny_fragments};
 
 pub fn attacks(field: &mut Field) -> Vec<(Attack, [u8; 8])> {
     let mut all = Vec::new();
@@ -24,6 +24,15 @@ pub fn attacks(field: &mut Field) -> Vec<(Attack, [u8; 8])> {
     let packets = fragments_that_lose_their_device(field.v6("internet"), field.v6("closed"), &m);
     let name = "remote fragments that pose as the node's own";
     all.push((base(name, "internet", "closed", packets, "ingress-denied", "to_pod"), m));
+
+    for (name, src, dst) in [
+        ("tiny fragments, IPv4", field.v4("attacker"), field.v4("closed")),
+        ("tiny fragments, IPv6", field.v6("attacker"), field.v6("closed")),
+    ] {
+        let m = field.marker();
+        let packets = tiny_fragments(src, dst, &m);
+        all.push((base(name, "attacker", "closed", packets, "ingress-denied", "to_pod"), m));
+    }
 
     let m = field.marker();
     let mut tagged = vec![0, 0, 0x81, 0, 0, 0];
@@ -116,6 +125,27 @@ pub fn attacks(field: &mut Field) -> Vec<(Attack, [u8; 8])> {
         all.push((Attack { control: false, ..attack }, m));
     }
 
+    // The node knows better than to believe these; a bridge would pass them on to the pods.
+    for (name, ethertype, bytes) in claims(field) {
+        let packets = vec![Sent { ethertype, bytes, short_linear: false }];
+        let m = field.marker();
+        let attack = base(name, "attacker", "open", packets, "address-claim", "from_pod");
+        all.push((Attack { control: false, ..attack }, m));
+    }
+
+    let m = field.marker();
+    let (closed, quoted) = (field.v4("closed"), datagram(field.v4("closed"), a4, 9, 53, &m));
+    for (name, about) in [
+        ("an error about a packet that never was", quoted.clone()),
+        ("an error about somebody else's packet", datagram(o4, a4, 9, 53, &m)),
+    ] {
+        let m = field.marker();
+        let mut body = about.bytes();
+        body.extend(m);
+        let packets = vec![ip_packet(icmp_message(a4, closed, 3, 0, &body).bytes())];
+        all.push((base(name, "attacker", "closed", packets, "icmp-error", "to_pod"), m));
+    }
+
     // What looks like an answer, of a connection that never was.
     let m = field.marker();
     let mut answer = wire::tcp(80, 40_000, SYN | ACK);
@@ -138,4 +168,22 @@ pub fn attacks(field: &mut Field) -> Vec<(Attack, [u8; 8])> {
         all.push((base(name, "attacker", "closed", packets, "ingress-denied", "to_pod"), m));
     }
     all
+}
+
+/// ARP and neighbour advertisements of the attacker, for addresses that are not its own.
+fn claims(field: &Field) -> Vec<(&'static str, u16, Vec<u8>)> {
+    let (IpAddr::V4(other), IpAddr::V4(node)) = (field.v4("choosy"), field.v4("node-1")) else {
+        unreachable!("v4 addresses")
+    };
+    let (IpAddr::V4(victim), IpAddr::V6(other6)) = (field.v4("open"), field.v6("choosy")) else {
+        unreachable!("one of each family")
+    };
+    let (own6, victim6) = (field.v6("attacker"), field.v6("open"));
+    let mut advertisement = icmp_message(own6, victim6, 136, 0, &other6.octets());
+    advertisement.hop_limit = 255;
+    vec![
+        ("ARP for another pod's address", ETH_P_ARP, wire::arp(other, victim)),
+        ("ARP for the node's address", ETH_P_ARP, wire::arp(node, victim)),
+        ("an advertisement of another pod's address", ETH_P_IPV6, advertisement.bytes()),
+    ]
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use np_common::packet::{ICMP, ICMPV6, UDP};
-use np_tests::wire::{self, Ip, checksum, datagram, pseudo_header};
+use np_tests::wire::{self, Fragment, Ip, checksum, datagram, pseudo_header};
 
 use crate::field::{Sent, ip_packet};
 
@@ -34,4 +34,15 @@ pub fn fragments_that_lose_their_device(src: IpAddr, dst: IpAddr, marker: &[u8])
     let first = Ip::new(src, dst, 0, [hop_by_hop, fragment(0, 1), first.to_vec()].concat());
     let second = Ip::new(src, dst, 44, [fragment(1344, 0), second.to_vec()].concat());
     vec![ip_packet(first.bytes()), ip_packet(second.bytes())]
+}
+
+/// A datagram whose first fragment has a UDP header and nothing more.
+pub fn tiny_fragments(src: IpAddr, dst: IpAddr, marker: &[u8]) -> Vec<Sent> {
+    let whole = datagram(src, dst, 5000, 8443, marker);
+    let (first, rest) = whole.payload.split_at(8);
+    let piece = |payload: &[u8], offset, more| {
+        let fragment = Some(Fragment { offset, more, id: 0x78 });
+        ip_packet(Ip { payload: payload.to_vec(), fragment, ..whole.clone() }.bytes())
+    };
+    vec![piece(first, 0, true), piece(rest, 1, false)]
 }

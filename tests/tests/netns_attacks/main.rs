@@ -40,6 +40,9 @@ fn no_attack_passes_and_each_is_counted() -> Result<()> {
         "14-byte linear packets",
         "extension-header chains",
         "router advertisements and redirects",
+        "ARP and neighbour advertisements for other addresses",
+        "crafted ICMP errors",
+        "tiny fragments",
         "malformed packets",
         "answers nobody asked for",
     ]);
