@@ -11,11 +11,10 @@ use np_common::endpoint::Role;
 use tracing::{debug, error, info, warn};
 
 use crate::bind::{Placement, Settings};
-use crate::compile::Isolation;
 use crate::dataplane::{self, AdoptedLink, Maps, Side};
 use crate::index::Index;
 use crate::model::{Change, DeviceChange, IfIndex, NodeName, ObjectKey};
-use crate::plan::record::{EndpointRecord, Record, SideRecord};
+use crate::plan::record::Record;
 use crate::plan::{Op, Tables};
 use crate::reconcile::{Plan, Reconciler};
 use crate::source::{Batch, Invalid};
@@ -200,31 +199,7 @@ impl Agent {
     }
 
     fn current_record(&self) -> Record {
-        let side = |isolation: Option<&Isolation>| SideRecord {
-            isolated: isolation.is_some(),
-            policies: isolation.map(|isolation| isolation.policies.clone()).unwrap_or_default(),
-        };
-        let mut endpoints: Vec<EndpointRecord> = self
-            .reconciler
-            .bindings()
-            .iter()
-            .map(|(ifindex, bound)| {
-                let subject = self.reconciler.compiled().subjects.get(&bound.pod.uid);
-                EndpointRecord {
-                    id: bound.id.get(),
-                    pod: bound.pod.key.clone(),
-                    uid: bound.pod.uid.clone(),
-                    addresses: bound.pod.addresses.to_vec(),
-                    labels: bound.pod.labels.clone(),
-                    named_ports: bound.pod.named_ports.clone(),
-                    device: bound.device.clone(),
-                    ifindex,
-                    ingress: side(subject.and_then(|subject| subject.ingress.as_ref())),
-                    egress: side(subject.and_then(|subject| subject.egress.as_ref())),
-                }
-            })
-            .collect();
-        endpoints.sort_by_key(|endpoint| endpoint.id);
+        let endpoints = self.reconciler.endpoints();
         Record { node: Some(self.node.clone()), endpoints }
     }
 

@@ -14,7 +14,7 @@ use crate::bind::{self, Bindings, Placement, Settings};
 use crate::compile::{Atom, Compiled, Isolation};
 use crate::index::{Index, Touched};
 use crate::model::{Change, Device, DeviceChange, IfIndex, NodeName, PolicyKey};
-use crate::plan::record::EndpointRecord;
+use crate::plan::record::{EndpointRecord, SideRecord};
 use crate::plan::{self, Limits, Lowered, NoRoom, Op, Scope, Tables};
 
 #[derive(Debug)]
@@ -200,6 +200,35 @@ impl Reconciler {
     /// A write could not be made, and those after it were not tried.
     pub fn broken_off(&mut self) {
         self.scope = Scope::everything();
+    }
+
+    /// What ids stand for, for a dump of the maps and for the agent after this one; by id.
+    pub fn endpoints(&self) -> Vec<EndpointRecord> {
+        let side = |isolation: Option<&Isolation>| SideRecord {
+            isolated: isolation.is_some(),
+            policies: isolation.map(|isolation| isolation.policies.clone()).unwrap_or_default(),
+        };
+        let mut endpoints: Vec<EndpointRecord> = self
+            .bindings
+            .iter()
+            .map(|(ifindex, bound)| {
+                let subject = self.compiled.subjects.get(&bound.pod.uid);
+                EndpointRecord {
+                    id: bound.id.get(),
+                    pod: bound.pod.key.clone(),
+                    uid: bound.pod.uid.clone(),
+                    addresses: bound.pod.addresses.to_vec(),
+                    labels: bound.pod.labels.clone(),
+                    named_ports: bound.pod.named_ports.clone(),
+                    device: bound.device.clone(),
+                    ifindex,
+                    ingress: side(subject.and_then(|subject| subject.ingress.as_ref())),
+                    egress: side(subject.and_then(|subject| subject.egress.as_ref())),
+                }
+            })
+            .collect();
+        endpoints.sort_by_key(|endpoint| endpoint.id);
+        endpoints
     }
 
     pub fn index(&self) -> &Index {

@@ -8,7 +8,7 @@ use np_agent::model::{
     Change, Device, DeviceChange, IfIndex, NodeName, Object, Phase, Pod, PodKey, Policy, PolicyKey,
     Selector,
 };
-use np_agent::plan::record::{EndpointRecord, SideRecord};
+use np_agent::plan::record::EndpointRecord;
 use np_agent::plan::{Op, Tables};
 use np_agent::reconcile::Reconciler;
 use np_common::endpoint::{EndpointId, Iface, Role};
@@ -60,20 +60,9 @@ fn left_behind() -> (Tables, EndpointRecord) {
     before.objects([Change::Apply(Object::Pod(pod())), deny_all()]);
     before.device(DeviceChange::Seen(device(DEVICE, Some(vec![ADDRESS]))));
     write(&mut before);
-    let (ifindex, bound) = before.bindings().iter().next().expect("the pod is bound");
-    let record = EndpointRecord {
-        id: bound.id.get(),
-        pod: bound.pod.key.clone(),
-        uid: bound.pod.uid.clone(),
-        addresses: bound.pod.addresses.to_vec(),
-        labels: bound.pod.labels.clone(),
-        named_ports: bound.pod.named_ports.clone(),
-        device: bound.device.clone(),
-        ifindex,
-        ingress: SideRecord::default(),
-        egress: SideRecord::default(),
-    };
-    (before.actual().clone(), record)
+    let endpoints = before.endpoints();
+    let [record] = &endpoints[..] else { panic!("one pod is bound, not {endpoints:?}") };
+    (before.actual().clone(), record.clone())
 }
 
 /// Without a route and without the pod's object nothing but the record tells whose device it is.

@@ -2,18 +2,9 @@
 //! run on the kernels of `cargo xtask vm`; on a kernel without the module they fail and say so.
 
 use anyhow::Result;
-use np_tests::matrix;
-use np_tests::proxy::Mode::{self, Iptables, Nftables};
+use np_tests::proxy::Mode::{Iptables, Nftables};
 use np_tests::topology::Shape;
-use np_tests::trial::Trial;
-
-/// Plays a shape and reports its row.
-fn judges_every_cell(shape: Shape, proxy: Mode, roles: &[(&str, &str)]) -> Result<()> {
-    let row = matrix::row("Topologies", format!("{}, {proxy}", shape.name));
-    Trial::pass(shape, proxy, roles)?;
-    row.holds();
-    Ok(())
-}
+use np_tests::trial::judges_every_cell;
 
 #[test]
 fn calico_ipip_judges_every_cell() -> Result<()> {

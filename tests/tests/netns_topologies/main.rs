@@ -7,18 +7,9 @@ mod changes;
 mod wrapped;
 
 use anyhow::Result;
-use np_tests::matrix;
-use np_tests::proxy::Mode::{self, Iptables, Nftables};
+use np_tests::proxy::Mode::{Iptables, Nftables};
 use np_tests::topology::Shape;
-use np_tests::trial::Trial;
-
-/// Plays a shape and reports its row.
-fn judges_every_cell(shape: Shape, proxy: Mode, roles: &[(&str, &str)]) -> Result<()> {
-    let row = matrix::row("Topologies", format!("{}, {proxy}", shape.name));
-    Trial::pass(shape, proxy, roles)?;
-    row.holds();
-    Ok(())
-}
+use np_tests::trial::judges_every_cell;
 
 #[test]
 fn ptp_routes_judge_every_cell() -> Result<()> {

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::Median;
-
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 440.0;
 const LEFT: f64 = 70.0;
@@ -13,98 +11,120 @@ const BOTTOM: f64 = 50.0;
 const COLOURS: [&str; 8] =
     ["#0b6e99", "#d9480f", "#2b8a3e", "#862e9c", "#c2255c", "#5c940d", "#495057", "#e67700"];
 
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    pub x: f64,
+    pub y: f64,
+}
+
+/// What is written around the lines.
+pub struct Chart {
+    pub title: &'static str,
+    pub sizes: &'static str,
+    /// How a value is shown.
+    pub label: fn(f64) -> String,
+}
+
 /// What a picture spans.
 struct Scale {
-    pods: (f64, f64),
-    seconds: (f64, f64),
+    x: (f64, f64),
+    y: (f64, f64),
 }
 
 impl Scale {
-    fn x(&self, pods: f64) -> f64 {
-        let share = (pods / self.pods.0).ln() / (self.pods.1 / self.pods.0).ln().max(0.01);
+    fn x(&self, x: f64) -> f64 {
+        let share = (x / self.x.0).ln() / (self.x.1 / self.x.0).ln().max(0.01);
         LEFT + share * (WIDTH - LEFT - RIGHT)
     }
 
-    fn y(&self, seconds: f64) -> f64 {
-        let share = (seconds / self.seconds.0).ln() / (self.seconds.1 / self.seconds.0).ln();
+    fn y(&self, y: f64) -> f64 {
+        let share = (y / self.y.0).ln() / (self.y.1 / self.y.0).ln();
         HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
     }
 }
 
-pub fn draw(medians: &[Median]) -> String {
-    let mut lines: BTreeMap<&str, Vec<&Median>> = BTreeMap::new();
-    for median in medians {
-        lines.entry(&median.name).or_default().push(median);
-    }
-    let span = |of: fn(&Median) -> f64| {
-        let values = medians.iter().map(of);
-        let (least, most) = values.fold((f64::MAX, 0.0_f64), |(a, b), v| (a.min(v), b.max(v)));
-        (least, most)
-    };
-    let (least, most) = span(|median| median.seconds);
-    let decades = (10_f64.powf(least.log10().floor()), 10_f64.powf(most.log10().ceil()));
-    let scale = Scale { pods: span(|median| median.pods), seconds: decades };
-
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
-         font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"{WIDTH}\" \
-         height=\"{HEIGHT}\" fill=\"white\"/>\n<text x=\"{LEFT}\" y=\"22\" font-size=\"15\">\
-         Median time of a change, up to a finished plan</text>\n"
-    );
-    axes(&mut svg, &scale, medians);
-    let mut ends: Vec<(f64, usize, &str)> = Vec::new();
-    for (number, (name, medians)) in lines.iter().enumerate() {
-        let points: Vec<String> = medians
-            .iter()
-            .map(|m| format!("{:.1},{:.1}", scale.x(m.pods), scale.y(m.seconds)))
-            .collect();
-        let colour = COLOURS[number % COLOURS.len()];
-        let points = points.join(" ");
-        svg += &format!(
-            "<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\" \
-             stroke-width=\"2\"/>\n"
-        );
-        if let Some(last) = medians.last() {
-            ends.push((scale.y(last.seconds), number, name));
+impl Chart {
+    /// A line for each name, through its points.
+    pub fn draw(&self, points: &[(String, Point)]) -> String {
+        let mut lines: BTreeMap<&str, Vec<Point>> = BTreeMap::new();
+        for (name, point) in points {
+            lines.entry(name).or_default().push(*point);
         }
+        let span = |of: fn(&Point) -> f64| {
+            let values = points.iter().map(|(_, point)| of(point));
+            values.fold((f64::MAX, 0.0_f64), |(a, b), v| (a.min(v), b.max(v)))
+        };
+        let (least, most) = span(|point| point.y);
+        let decades = (10_f64.powf(least.log10().floor()), 10_f64.powf(most.log10().ceil()));
+        let scale = Scale { x: span(|point| point.x), y: decades };
+
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
+             font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"{WIDTH}\" \
+             height=\"{HEIGHT}\" fill=\"white\"/>\n<text x=\"{LEFT}\" y=\"22\" font-size=\"15\">\
+             {}</text>\n",
+            self.title
+        );
+        self.axes(&mut svg, &scale, points);
+        let mut ends: Vec<(f64, usize, &str)> = Vec::new();
+        for (number, (name, line)) in lines.iter().enumerate() {
+            let points: Vec<String> = line
+                .iter()
+                .map(|point| format!("{:.1},{:.1}", scale.x(point.x), scale.y(point.y)))
+                .collect();
+            let colour = COLOURS[number % COLOURS.len()];
+            let points = points.join(" ");
+            svg += &format!(
+                "<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\" \
+                 stroke-width=\"2\"/>\n"
+            );
+            if let Some(last) = line.last() {
+                ends.push((scale.y(last.y), number, name));
+            }
+        }
+        names(&mut svg, ends);
+        svg + "</svg>\n"
     }
-    names(&mut svg, ends);
-    svg + "</svg>\n"
+
+    fn axes(&self, svg: &mut String, scale: &Scale, points: &[(String, Point)]) {
+        let mut value = scale.y.0;
+        while value < scale.y.1 * 1.01 {
+            let y = scale.y(value);
+            let end = WIDTH - RIGHT;
+            let label = (self.label)(value);
+            *svg += &format!(
+                "<line x1=\"{LEFT}\" x2=\"{end}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#ddd\"/>\n\
+                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>\n",
+                LEFT - 8.0,
+                y + 4.0
+            );
+            value *= 10.0;
+        }
+        let mut sizes: Vec<f64> = points.iter().map(|(_, point)| point.x).collect();
+        sizes.sort_by(f64::total_cmp);
+        sizes.dedup();
+        for size in sizes {
+            *svg += &format!(
+                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{size}</text>\n",
+                scale.x(size),
+                HEIGHT - BOTTOM + 18.0
+            );
+        }
+        *svg += &format!(
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\n",
+            f64::midpoint(LEFT, WIDTH - RIGHT),
+            HEIGHT - 10.0,
+            self.sizes
+        );
+    }
 }
 
-fn axes(svg: &mut String, scale: &Scale, medians: &[Median]) {
-    let mut seconds = scale.seconds.0;
-    while seconds < scale.seconds.1 * 1.01 {
-        let y = scale.y(seconds);
-        let end = WIDTH - RIGHT;
-        let label = match seconds {
-            s if s < 0.9e-3 => format!("{:.0} µs", s * 1e6),
-            s if s < 0.9 => format!("{:.0} ms", s * 1e3),
-            s => format!("{s:.0} s"),
-        };
-        *svg += &format!(
-            "<line x1=\"{LEFT}\" x2=\"{end}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#ddd\"/>\n\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>\n",
-            LEFT - 8.0,
-            y + 4.0
-        );
-        seconds *= 10.0;
+pub fn seconds(value: f64) -> String {
+    match value {
+        s if s < 0.9e-3 => format!("{:.0} µs", s * 1e6),
+        s if s < 0.9 => format!("{:.0} ms", s * 1e3),
+        s => format!("{s:.0} s"),
     }
-    let mut sizes: Vec<f64> = medians.iter().map(|median| median.pods).collect();
-    sizes.sort_by(f64::total_cmp);
-    sizes.dedup();
-    for pods in sizes {
-        *svg += &format!(
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{pods}</text>\n",
-            scale.x(pods),
-            HEIGHT - BOTTOM + 18.0
-        );
-    }
-    *svg += &format!(
-        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">pods of the cluster</text>\n",
-        f64::midpoint(LEFT, WIDTH - RIGHT),
-        HEIGHT - 10.0
-    );
 }
 
 /// Beside the lines' ends, apart from each other.
@@ -120,5 +140,20 @@ fn names(svg: &mut String, mut ends: Vec<(f64, usize, &str)>) {
             WIDTH - RIGHT + 8.0,
             y + 4.0
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_picture_has_a_line_for_each_name() {
+        let at = |x, y| Point { x, y };
+        let points = [("a", at(1.0, 0.5)), ("a", at(10.0, 5.0)), ("b", at(1.0, 2.0))];
+        let points = points.map(|(name, point)| (name.to_owned(), point));
+        let picture = Chart { title: "T", sizes: "S", label: seconds }.draw(&points);
+        assert_eq!(picture.matches("<polyline").count(), 2);
+        assert!(picture.contains(">b<") && picture.ends_with("</svg>\n"));
     }
 }

@@ -31,8 +31,6 @@ pub struct Installed {
     pub modules: PathBuf,
 }
 
-const ARCHIVE: &str = "https://deb.debian.org/debian-security";
-
 impl Kernel {
     pub const ALL: [Self; 2] = [Self::V6_1, Self::V6_12];
 
@@ -60,14 +58,15 @@ pub fn fetch(kernel: Kernel, dir: &Path) -> Result<Installed> {
         return Ok(installed);
     }
     step(&format!("fetching Debian's {kernel} cloud kernel"), || {
-        let package = newest(kernel)?;
+        let archive = archive()?;
+        let package = newest(kernel, &archive)?;
         let partial = dir.join(format!("kernel-{kernel}.partial"));
         if partial.exists() {
             fs::remove_dir_all(&partial)?;
         }
         fs::create_dir_all(&partial)?;
         let deb = partial.join("kernel.deb");
-        let url = format!("{ARCHIVE}/{}", package.file);
+        let url = format!("{archive}/{}", package.file);
         shell::run(curl(&url).arg("--output").arg(&deb))?;
         let sum = shell::capture(Command::new("sha256sum").arg(&deb))?;
         ensure!(sum.starts_with(&package.sha256), "{url}: SHA-256 is not {}", package.sha256);
@@ -100,8 +99,24 @@ struct Package {
     sha256: String,
 }
 
-fn newest(kernel: Kernel) -> Result<Package> {
-    let list = format!("{ARCHIVE}/dists/{}/main/binary-amd64/Packages.xz", kernel.suite());
+/// The archive of Debian's security updates that this machine's apt uses.
+fn archive() -> Result<String> {
+    let mut targets = Command::new("apt-get");
+    targets.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]);
+    let found = shell::capture(&mut targets).context("asking apt for its archives")?;
+    let security = found.lines().map(|uri| uri.trim_end_matches('/'));
+    let mut security = security.filter(|uri| uri.ends_with("debian-security"));
+    let Some(uri) = security.next() else {
+        bail!(
+            "apt has no archive of Debian's security updates: name one in /etc/apt/sources.list.d \
+             (the suites bookworm-security and trixie-security have the kernels)"
+        );
+    };
+    Ok(uri.to_owned())
+}
+
+fn newest(kernel: Kernel, archive: &str) -> Result<Package> {
+    let list = format!("{archive}/dists/{}/main/binary-amd64/Packages.xz", kernel.suite());
     let mut unpack = Command::new("sh");
     unpack.args(["-c", "curl --fail --silent --show-error --location \"$0\" | xz --decompress"]);
     let text = shell::capture(unpack.arg(&list))?;

@@ -1,0 +1,224 @@
+//! The same policy by different means: so many peers may reach the server at four ports, the client is
+//! the last of them, and nobody else may.
+
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::{Context, Result};
+use np_tests::address::Family;
+use np_tests::agent::{Agents, POLICIES};
+use np_tests::netns::Namespace;
+use np_tests::probe::server::Listen;
+use np_tests::proxy::Mode;
+use np_tests::topology::{Cluster, NamespaceSpec, NodeSpec, PodSpec, Shape, Spec};
+
+use crate::load::{self, CONNECT, EXCHANGE, SINK, STREAM};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enforcer {
+    None,
+    Control,
+    NpAgent,
+    NftSet,
+    Ipset,
+    Iptables,
+}
+
+impl Enforcer {
+    /// The first is what the others are measured by.
+    pub const ALL: [Enforcer; 6] = [
+        Enforcer::None,
+        Enforcer::Control,
+        Enforcer::NpAgent,
+        Enforcer::NftSet,
+        Enforcer::Ipset,
+        Enforcer::Iptables,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Enforcer::None => "no policy",
+            Enforcer::Control => "no policy (control)",
+            Enforcer::NpAgent => "np-agent",
+            Enforcer::NftSet => "nftables set",
+            Enforcer::Ipset => "iptables + ipset (kube-router's shape)",
+            Enforcer::Iptables => "iptables, a rule for each peer",
+        }
+    }
+}
+
+/// A node with a client and a server, under a policy.
+pub struct Place {
+    // Dropped in this order: the agent goes before the namespaces it runs in.
+    _agents: Option<Agents>,
+    cluster: Cluster,
+    server: IpAddr,
+}
+
+impl Place {
+    pub fn build(enforcer: Enforcer, peers: usize) -> Result<Self> {
+        let cluster = Cluster::build(spec(), Mode::Iptables)?;
+        load::serve(cluster.namespace("server")?)?;
+        let node = cluster.namespace("node-1")?;
+        let client = cluster.spec.address("client").context("the client has an address")?;
+        let server = cluster.spec.address("server").context("the server has an address")?;
+        // Out of any range that means something here, the client at the end.
+        let peers: Vec<Ipv4Addr> = (0..peers as u32 - 1)
+            .map(|number| Ipv4Addr::from(u32::from(Ipv4Addr::new(11, 0, 0, 0)) + number))
+            .chain([client])
+            .collect();
+        let mut agents = None;
+        match enforcer {
+            Enforcer::None | Enforcer::Control => {}
+            Enforcer::NpAgent => {
+                let mut started = Agents::start(&cluster)?;
+                started.apply(POLICIES, Some(&manifest(&peers)))?;
+                agents = Some(started);
+            }
+            Enforcer::NftSet => nft_set(node, server, &peers)?,
+            Enforcer::Ipset => ipset(node, server, &peers)?,
+            Enforcer::Iptables => iptables(node, server, &peers)?,
+        }
+        let server = cluster.address("server", Family::V4)?;
+        Ok(Self { _agents: agents, cluster, server })
+    }
+
+    pub fn sample(&self) -> Result<[f64; 6]> {
+        load::sample(self.cluster.namespace("client")?, self.server)
+    }
+}
+
+fn spec() -> Spec {
+    let address = |text: &str| text.parse::<Ipv4Addr>().expect("a valid address");
+    let block = |text: &str| text.parse().expect("a valid block");
+    let pod = |name, ip| PodSpec {
+        name,
+        namespace: "default",
+        node: "node-1",
+        labels: if name == "server" { &[("app", "server")] } else { &[] },
+        address: Some(address(ip)),
+        host_ports: &[],
+    };
+    let quiet = Listen { tcp: &[], udp: &[], dns: false };
+    Spec {
+        node_network: block("192.168.64.0/19"),
+        router: address("192.168.64.1"),
+        pod_range: block("100.68.0.0/14"),
+        unmasqueraded: vec![block("100.64.0.0/10")],
+        namespaces: vec![NamespaceSpec { name: "default", labels: &[] }],
+        nodes: vec![NodeSpec {
+            name: "node-1",
+            address: address("192.168.65.10"),
+            pod_block: block("100.68.1.0/24"),
+        }],
+        pods: vec![pod("client", "100.68.1.10"), pod("server", "100.68.1.20")],
+        outside: Vec::new(),
+        services: Vec::new(),
+        pod_ports: quiet,
+        node_ports: quiet,
+        outside_ports: quiet,
+        shape: Shape::PTP,
+    }
+}
+
+fn manifest(peers: &[Ipv4Addr]) -> String {
+    let mut yaml = String::from(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
+         metadata: {name: server, namespace: default}\nspec:\n  \
+         podSelector: {matchLabels: {app: server}}\n  policyTypes: [Ingress]\n  ingress:\n  - from:\n",
+    );
+    for peer in peers {
+        put(&mut yaml, format_args!("    - ipBlock: {{cidr: {peer}/32}}"));
+    }
+    yaml += "    ports:\n";
+    for (protocol, port) in PORTS {
+        put(&mut yaml, format_args!("    - {{protocol: {protocol}, port: {port}}}"));
+    }
+    yaml
+}
+
+const PORTS: [(&str, u16); 4] =
+    [("TCP", CONNECT), ("TCP", STREAM), ("UDP", EXCHANGE), ("UDP", SINK)];
+
+fn nft_set(node: &Namespace, server: Ipv4Addr, peers: &[Ipv4Addr]) -> Result<()> {
+    let peers: Vec<String> = peers.iter().map(Ipv4Addr::to_string).collect();
+    let rules = format!(
+        "table ip policy {{
+  set peers {{ type ipv4_addr; elements = {{ {} }} }}
+  chain pod {{
+    ip saddr @peers tcp dport {{ {CONNECT}, {STREAM} }} accept
+    ip saddr @peers udp dport {{ {EXCHANGE}, {SINK} }} accept
+    drop
+  }}
+  chain forward {{
+    type filter hook forward priority 0;
+    ct state established,related accept
+    ip daddr {server} jump pod
+  }}
+}}
+",
+        peers.join(", ")
+    );
+    node.feed("nft", &["-f", "-"], &rules).map(drop)
+}
+
+/// The chains that kube-router makes for a pod and a policy.
+fn ipset(node: &Namespace, server: Ipv4Addr, peers: &[Ipv4Addr]) -> Result<()> {
+    let mut set = String::from("create KUBE-SRC hash:ip maxelem 65536\n");
+    for peer in peers {
+        put(&mut set, format_args!("add KUBE-SRC {peer}"));
+    }
+    node.feed("ipset", &["restore"], &set)?;
+    let from = "-m set --match-set KUBE-SRC src";
+    restore(node, server, |rules| {
+        for (protocol, port) in PORTS {
+            let protocol = protocol.to_lowercase();
+            put(
+                rules,
+                format_args!(
+                    "-A KUBE-NWPLCY-SERVER -d {server} {from} -p {protocol} --dport {port} -j MARK --set-xmark 0x10000/0x10000"
+                ),
+            );
+            put(
+                rules,
+                format_args!(
+                    "-A KUBE-NWPLCY-SERVER -d {server} {from} -p {protocol} --dport {port} -m mark --mark 0x10000/0x10000 -j RETURN"
+                ),
+            );
+        }
+    })
+}
+
+fn iptables(node: &Namespace, server: Ipv4Addr, peers: &[Ipv4Addr]) -> Result<()> {
+    restore(node, server, |rules| {
+        for peer in peers {
+            put(
+                rules,
+                format_args!(
+                    "-A KUBE-NWPLCY-SERVER -s {peer} -d {server} -j MARK --set-xmark 0x10000/0x10000"
+                ),
+            );
+        }
+    })
+}
+
+fn restore(node: &Namespace, server: Ipv4Addr, policy: impl Fn(&mut String)) -> Result<()> {
+    let mut rules = format!(
+        "*filter\n:KUBE-POD-FW-SERVER - [0:0]\n:KUBE-NWPLCY-SERVER - [0:0]\n\
+         -A KUBE-POD-FW-SERVER -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
+         -A KUBE-POD-FW-SERVER -m conntrack --ctstate INVALID -j DROP\n\
+         -A KUBE-POD-FW-SERVER -m addrtype --src-type LOCAL -d {server} -j ACCEPT\n\
+         -A KUBE-POD-FW-SERVER -d {server} -j KUBE-NWPLCY-SERVER\n\
+         -A KUBE-POD-FW-SERVER -m mark ! --mark 0x10000/0x10000 -j REJECT\n\
+         -A KUBE-POD-FW-SERVER -j MARK --set-xmark 0x0/0x10000\n\
+         -I FORWARD -d {server} -j KUBE-POD-FW-SERVER\n"
+    );
+    policy(&mut rules);
+    rules += "COMMIT\n";
+    node.feed("iptables-restore", &["--noflush"], &rules).map(drop)
+}
+
+/// Appends one line. Writing to a string cannot fail.
+fn put(text: &mut String, line: std::fmt::Arguments<'_>) {
+    writeln!(text, "{line}").expect("a string takes every write");
+}

@@ -1,0 +1,131 @@
+//! Load between two namespaces, and what it took.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use np_tests::netns::Namespace;
+
+use crate::{median, quantile};
+
+pub const CONNECT: u16 = 7000;
+pub const EXCHANGE: u16 = 7001;
+pub const SINK: u16 = 7002;
+pub const STREAM: u16 = 7003;
+
+const CONNECTIONS: usize = 200;
+const EXCHANGES: usize = 1000;
+const DATAGRAMS: usize = 20_000;
+const STREAMED: usize = 48 << 20;
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The names and units of what is measured, in the order of [`sample`].
+pub const MEASURES: [(&str, &str); 6] = [
+    ("connection, p50", "s"),
+    ("connection, p99", "s"),
+    ("UDP exchange, p50", "s"),
+    ("UDP exchange, p99", "s"),
+    ("one-way UDP, per packet", "s"),
+    ("TCP stream, per byte", "s"),
+];
+
+/// Starts servers that live as long as the process.
+pub fn serve(inside: &Namespace) -> Result<()> {
+    inside.run(|| {
+        let connect = TcpListener::bind(("0.0.0.0", CONNECT))?;
+        let stream = TcpListener::bind(("0.0.0.0", STREAM))?;
+        let exchange = UdpSocket::bind(("0.0.0.0", EXCHANGE))?;
+        let sink = UdpSocket::bind(("0.0.0.0", SINK))?;
+        thread::spawn(move || {
+            for mut client in connect.incoming().flatten() {
+                let mut byte = [0];
+                // A client that leaves is the client's to report.
+                let _gone = client.read_exact(&mut byte).and_then(|()| client.write_all(&byte));
+            }
+        });
+        thread::spawn(move || {
+            for mut client in stream.incoming().flatten() {
+                let mut buffer = vec![0; 1 << 18];
+                while client.read(&mut buffer).is_ok_and(|length| length > 0) {}
+                let _gone = client.write_all(&[1]);
+            }
+        });
+        thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            while let Ok((length, peer)) = exchange.recv_from(&mut buffer) {
+                let _gone = exchange.send_to(&buffer[..length], peer);
+            }
+        });
+        thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            while sink.recv(&mut buffer).is_ok() {}
+        });
+        Ok(())
+    })
+}
+
+/// One sample of each of [`MEASURES`].
+pub fn sample(from: &Namespace, to: IpAddr) -> Result<[f64; 6]> {
+    from.run(|| {
+        let (connect, connect_tail) = connections(SocketAddr::new(to, CONNECT))?;
+        let (exchange, exchange_tail) = exchanges(SocketAddr::new(to, EXCHANGE))?;
+        let one_way = one_way(SocketAddr::new(to, SINK))?;
+        let stream = stream(SocketAddr::new(to, STREAM))?;
+        Ok([connect, connect_tail, exchange, exchange_tail, one_way, stream])
+    })
+}
+
+/// Connect, one byte there, one back.
+fn connections(to: SocketAddr) -> Result<(f64, f64)> {
+    let mut took = Vec::with_capacity(CONNECTIONS);
+    for _ in 0..CONNECTIONS {
+        let start = Instant::now();
+        let mut stream = TcpStream::connect_timeout(&to, PATIENCE).context("connect")?;
+        stream.set_nodelay(true)?;
+        stream.write_all(&[1])?;
+        stream.read_exact(&mut [0])?;
+        took.push(start.elapsed().as_secs_f64());
+    }
+    Ok((median(&mut took), quantile(&mut took, 0.99)))
+}
+
+fn exchanges(to: SocketAddr) -> Result<(f64, f64)> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect(to)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let mut took = Vec::with_capacity(EXCHANGES);
+    for _ in 0..EXCHANGES {
+        let start = Instant::now();
+        socket.send(&[1; 64])?;
+        socket.recv(&mut [0; 64]).context("an answer by UDP")?;
+        took.push(start.elapsed().as_secs_f64());
+    }
+    Ok((median(&mut took), quantile(&mut took, 0.99)))
+}
+
+/// On a veth the sender walks the whole path: what sending takes is what the path costs.
+fn one_way(to: SocketAddr) -> Result<f64> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect(to)?;
+    let start = Instant::now();
+    for _ in 0..DATAGRAMS {
+        socket.send(&[1; 64])?;
+    }
+    Ok(start.elapsed().as_secs_f64() / DATAGRAMS as f64)
+}
+
+fn stream(to: SocketAddr) -> Result<f64> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE).context("connect")?;
+    let chunk = vec![1; 1 << 18];
+    let start = Instant::now();
+    for _ in 0..STREAMED / chunk.len() {
+        stream.write_all(&chunk)?;
+    }
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut end = [0];
+    stream.read_exact(&mut end)?;
+    ensure!(end == [1], "the server has all of it");
+    Ok(start.elapsed().as_secs_f64() / STREAMED as f64)
+}

@@ -1,0 +1,78 @@
+//! What packets cost, beside other ways to enforce the same policy.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use super::chart::{Chart, Point};
+use crate::build;
+use crate::shell;
+use crate::workspace::{self, Workspace};
+
+pub fn run(filter: Option<&str>) -> Result<()> {
+    build::run(&build::Args {})?;
+    let agent = Workspace::read(false)?.target_dir.join("release/np-agent");
+    let mut command = shell::cargo();
+    command
+        .args(["bench", "--package", "np-tests", "--bench", "datapath", "--"])
+        .args(filter)
+        .env("NP_AGENT", agent)
+        .current_dir(workspace::root());
+    let figures = told(&mut command)?;
+    if filter.is_some() {
+        return Ok(());
+    }
+    let docs = workspace::root().join("docs");
+    write(&docs.join("datapath.json"), &(serde_json::to_string_pretty(&figures)? + "\n"))?;
+    let chart = Chart {
+        title: "Connect, request and answer: times as long as without policy, p50",
+        sizes: "peers that the policy allows",
+        label: |ratio| format!("{ratio}"),
+    };
+    let ratio = |figure: &Value| {
+        let of = |field: &str| figure.get(field)?.as_str();
+        let wanted = of("measure")? == "connection, p50" && of("unit")? == "ratio";
+        let point = Point { x: figure.get("rules")?.as_f64()?, y: figure.get("value")?.as_f64()? };
+        wanted.then_some((of("variant")?.to_owned(), point))
+    };
+    let points: Vec<_> = figures.iter().filter_map(ratio).collect();
+    if points.is_empty() {
+        bail!("the benchmark told no ratio");
+    }
+    write(&docs.join("datapath.svg"), &chart.draw(&points))
+}
+
+fn write(path: &std::path::Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("wrote {}", path.display());
+    Ok(())
+}
+
+/// Shows what the benchmark prints for people as it comes, and returns what it tells us.
+fn told(command: &mut std::process::Command) -> Result<Vec<Value>> {
+    let line = shell::line(command);
+    println!("    $ {line} (some minutes)");
+    shell::flush();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start `{line}`"))?;
+    let output = child.stdout.take().context("its output is piped")?;
+    let mut figures = Vec::new();
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        match line.strip_prefix("json\t") {
+            Some(figure) => figures.push(serde_json::from_str(figure)?),
+            None => println!("{line}"),
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("`{line}` failed ({status})");
+    }
+    Ok(figures)
+}
