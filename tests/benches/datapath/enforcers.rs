@@ -143,7 +143,7 @@ const PORTS: [(&str, u16); 4] =
 fn nft_set(node: &Namespace, server: Ipv4Addr, peers: &[Ipv4Addr]) -> Result<()> {
     let peers: Vec<String> = peers.iter().map(Ipv4Addr::to_string).collect();
     let rules = format!(
-        "table ip policy {{
+        "table ip pods {{
   set peers {{ type ipv4_addr; elements = {{ {} }} }}
   chain pod {{
     ip saddr @peers tcp dport {{ {CONNECT}, {STREAM} }} accept

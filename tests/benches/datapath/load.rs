@@ -15,10 +15,10 @@ pub const EXCHANGE: u16 = 7001;
 pub const SINK: u16 = 7002;
 pub const STREAM: u16 = 7003;
 
-const CONNECTIONS: usize = 200;
+const CONNECTIONS: usize = 400;
 const EXCHANGES: usize = 1000;
 const DATAGRAMS: usize = 20_000;
-const STREAMED: usize = 48 << 20;
+const STREAMED: usize = 192 << 20;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The names and units of what is measured, in the order of [`sample`].

@@ -7,7 +7,7 @@ use crate::load::MEASURES;
 use crate::{Figure, median};
 
 const PEERS: [usize; 3] = [10, 1_000, 10_000];
-const ROUNDS: usize = 11;
+const ROUNDS: usize = 15;
 
 pub fn measure() -> Result<()> {
     for peers in PEERS {

@@ -55,8 +55,11 @@ impl Chart {
             values.fold((f64::MAX, 0.0_f64), |(a, b), v| (a.min(v), b.max(v)))
         };
         let (least, most) = span(|point| point.y);
-        let decades = (10_f64.powf(least.log10().floor()), 10_f64.powf(most.log10().ceil()));
-        let scale = Scale { x: span(|point| point.x), y: decades };
+        let grid: Vec<f64> = steps().skip_while(|step| step * 1.999 < least).collect();
+        let above = grid.iter().position(|step| *step >= most).unwrap_or(grid.len() - 1);
+        let grid = &grid[..=above];
+        let y = (grid[0].min(least), grid[above]);
+        let scale = Scale { x: span(|point| point.x), y };
 
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
@@ -65,7 +68,7 @@ impl Chart {
              {}</text>\n",
             self.title
         );
-        self.axes(&mut svg, &scale, points);
+        self.axes(&mut svg, &scale, grid, points);
         let mut ends: Vec<(f64, usize, &str)> = Vec::new();
         for (number, (name, line)) in lines.iter().enumerate() {
             let points: Vec<String> = line
@@ -86,9 +89,8 @@ impl Chart {
         svg + "</svg>\n"
     }
 
-    fn axes(&self, svg: &mut String, scale: &Scale, points: &[(String, Point)]) {
-        let mut value = scale.y.0;
-        while value < scale.y.1 * 1.01 {
+    fn axes(&self, svg: &mut String, scale: &Scale, grid: &[f64], points: &[(String, Point)]) {
+        for value in grid.iter().copied() {
             let y = scale.y(value);
             let end = WIDTH - RIGHT;
             let label = (self.label)(value);
@@ -98,7 +100,6 @@ impl Chart {
                 LEFT - 8.0,
                 y + 4.0
             );
-            value *= 10.0;
         }
         let mut sizes: Vec<f64> = points.iter().map(|(_, point)| point.x).collect();
         sizes.sort_by(f64::total_cmp);
@@ -117,6 +118,11 @@ impl Chart {
             self.sizes
         );
     }
+}
+
+/// 1, 2, 5 and so on, from a nanosecond to a quarter of an hour.
+fn steps() -> impl Iterator<Item = f64> {
+    (-9..3).flat_map(|power| [1.0, 2.0, 5.0].map(|step| step * 10_f64.powi(power)))
 }
 
 pub fn seconds(value: f64) -> String {

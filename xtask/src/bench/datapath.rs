@@ -28,13 +28,13 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     let docs = workspace::root().join("docs");
     write(&docs.join("datapath.json"), &(serde_json::to_string_pretty(&figures)? + "\n"))?;
     let chart = Chart {
-        title: "Connect, request and answer: times as long as without policy, p50",
+        title: "A datagram on its way: times as long as without policy, median",
         sizes: "peers that the policy allows",
-        label: |ratio| format!("{ratio}"),
+        label: |ratio| format!("× {ratio:.0}"),
     };
     let ratio = |figure: &Value| {
         let of = |field: &str| figure.get(field)?.as_str();
-        let wanted = of("measure")? == "connection, p50" && of("unit")? == "ratio";
+        let wanted = of("measure")? == "one-way UDP, per packet" && of("unit")? == "ratio";
         let point = Point { x: figure.get("rules")?.as_f64()?, y: figure.get("value")?.as_f64()? };
         wanted.then_some((of("variant")?.to_owned(), point))
     };
