@@ -180,3 +180,22 @@ fn what_is_found_useless_changes_no_verdict() {
         assert!(count >= *least, "{code} came up {count} times, not {least}");
     }
 }
+
+/// As the API server's own lists are: what their items are stands at the head.
+#[test]
+fn services_of_a_typed_list_are_known() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("services.json");
+    let list = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "ServiceList",
+        "items": [{
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"clusterIP": "10.96.0.10", "ports": [{"port": 80}]},
+        }],
+    });
+    std::fs::write(&file, list.to_string()).expect("a file");
+    let Batch { background, invalid, .. } = source::read(&[file]).expect("readable");
+    assert!(invalid.is_empty(), "{invalid:?}");
+    assert_eq!(background.services.len(), 1);
+}

@@ -8,7 +8,7 @@ use super::fields::{At, Fields, Problem, Problems, Refused};
 use super::guess;
 use super::identity::Identity;
 use super::invalid::{Invalid, shortened};
-use super::kinds::{self, Extra, Kind, Sort, Unreadable};
+use super::kinds::{self, Extra, Item, Kind, Sort, Unreadable};
 use super::tree::{self, Node, Place, Syntax, Value};
 use super::{background, metadata, objects, policy, written};
 use crate::model::{Background, Object, ObjectKey};
@@ -113,22 +113,22 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// Reads an object or a list of them; `kind` is what an item of a typed list may leave out.
-    fn object<'n>(&mut self, object: &Fields<'n>, kind: Option<Kind>, text: &'n str) {
+    /// Reads an object or a list of them; `item` is what one of a typed list may leave out.
+    fn object<'n>(&mut self, object: &Fields<'n>, item: Option<Item>, text: &'n str) {
         let mut problems = Problems::new(text);
         let identity = Identity::of(object);
-        let sort = match (kind, object.get("apiVersion"), object.get("kind")) {
-            (Some(kind), None, None) => Ok(Sort::Object(kind)),
+        let sort = match (item, object.get("apiVersion"), object.get("kind")) {
+            (Some(item), None, None) => Ok(Sort::One(item)),
             _ => sort(object, &mut problems),
         };
         match sort {
             Ok(Sort::Ignored) => self.parsed.ignored += 1,
-            Ok(Sort::Background(extra)) => {
+            Ok(Sort::One(Item::Background(extra))) => {
                 self.parsed.ignored += 1;
                 self.background(object, extra, problems);
             }
-            Ok(Sort::List(kind)) => self.list(object, kind, problems, text),
-            Ok(Sort::Object(kind)) => {
+            Ok(Sort::List(item)) => self.list(object, item, problems, text),
+            Ok(Sort::One(Item::Object(kind))) => {
                 let unique = object.no_duplicates(&mut problems);
                 let read = read(object, kind, &mut problems);
                 match unique.and(read) {
@@ -188,7 +188,7 @@ impl<'a> Reader<'a, '_> {
     fn list<'n>(
         &mut self,
         list: &Fields<'n>,
-        kind: Option<Kind>,
+        item: Option<Item>,
         mut problems: Problems<'n>,
         text: &'n str,
     ) {
@@ -221,7 +221,7 @@ impl<'a> Reader<'a, '_> {
             let at = At { node, path: format!("{}[{index}]", at.path) };
             let mut problems = Problems::new(text);
             match at.fields(&mut problems) {
-                Ok(item) => self.object(&item, kind, text),
+                Ok(object) => self.object(&object, item, text),
                 Err(_) => self.refuse(&identity, None, node.place, problems),
             }
         }

@@ -13,13 +13,25 @@ pub(super) enum Kind {
 /// What to do with a document of some apiVersion and kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sort {
+    One(Item),
+    /// Its items are objects; those of a typed list may leave out their kind.
+    List(Option<Item>),
+    /// Another kind of Kubernetes, or a custom one.
+    Ignored,
+}
+
+/// What is read of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Item {
     Object(Kind),
     /// Tells about policies, and is not enforced.
     Background(Extra),
-    /// Its items are objects; those of a typed list may leave out their kind.
-    List(Option<Kind>),
-    /// Another kind of Kubernetes, or a custom one.
-    Ignored,
+}
+
+impl Item {
+    fn sort(self, list: bool) -> Sort {
+        if list { Sort::List(Some(self)) } else { Sort::One(self) }
+    }
 }
 
 /// Kinds that are read for advice only.
@@ -93,8 +105,8 @@ pub(super) fn sort(api_version: &str, kind: &str) -> Result<Sort, Unreadable> {
     if let Some(ours) = Kind::named(base) {
         return own(ours, api_version, list);
     }
-    if let Some(extra) = Extra::of(api_version, kind) {
-        return Ok(Sort::Background(extra));
+    if let Some(extra) = Extra::of(api_version, base) {
+        return Ok(Item::Background(extra).sort(list));
     }
     if custom(api_version) {
         return Ok(Sort::Ignored);
@@ -124,7 +136,7 @@ pub(super) fn sort(api_version: &str, kind: &str) -> Result<Sort, Unreadable> {
 fn own(kind: Kind, api_version: &str, list: bool) -> Result<Sort, Unreadable> {
     let expected = kind.api_version();
     if api_version == expected {
-        return Ok(if list { Sort::List(Some(kind)) } else { Sort::Object(kind) });
+        return Ok(Item::Object(kind).sort(list));
     }
     // Another product's kind of the same name, such as Calico's NetworkPolicy.
     if custom(api_version) && hints::nearest(api_version, [expected]).is_none() {
@@ -151,21 +163,26 @@ mod tests {
 
     #[test]
     fn own_kinds_are_read_and_strangers_ignored() {
-        assert_eq!(sort("v1", "Pod"), Ok(Sort::Object(Kind::Pod)));
-        assert_eq!(sort("networking.k8s.io/v1", "NetworkPolicy"), Ok(Sort::Object(Kind::Policy)));
+        assert_eq!(sort("v1", "Pod"), Ok(Sort::One(Item::Object(Kind::Pod))));
+        assert_eq!(
+            sort("networking.k8s.io/v1", "NetworkPolicy"),
+            Ok(Sort::One(Item::Object(Kind::Policy)))
+        );
         assert_eq!(sort("v1", "List"), Ok(Sort::List(None)));
-        assert_eq!(sort("v1", "NodeList"), Ok(Sort::List(Some(Kind::Node))));
+        assert_eq!(sort("v1", "NodeList"), Ok(Sort::List(Some(Item::Object(Kind::Node)))));
         for (version, kind, extra) in [
             ("v1", "Service", Extra::Service),
             ("networking.k8s.io/v1", "ServiceCIDR", Extra::ServiceCidr),
             ("apps/v1", "Deployment", Extra::Workload),
             ("batch/v1", "CronJob", Extra::Workload),
         ] {
-            assert_eq!(sort(version, kind), Ok(Sort::Background(extra)), "{version} {kind}");
+            let item = Item::Background(extra);
+            assert_eq!(sort(version, kind), Ok(Sort::One(item)), "{version} {kind}");
+            assert_eq!(sort(version, &format!("{kind}List")), Ok(Sort::List(Some(item))));
         }
         for (version, kind) in [
             ("v1", "ConfigMap"),
-            ("batch/v1", "JobList"),
+            ("batch/v1", "JobsList"),
             ("serving.knative.dev/v1", "Service"),
             ("rbac.authorization.k8s.io/v1", "RoleList"),
             ("projectcalico.org/v3", "NetworkPolicy"),
