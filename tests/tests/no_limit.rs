@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use np_agent::bind::Settings;
+use np_agent::compile::Atom;
 use np_agent::model::{
     Change, Device, DeviceChange, IpBlock, NodeName, Object, ObjectKey, Peer, Phase, Pod, PodKey,
     PodUid, Policy, PolicyKey, PortMatch, Ports, Protocol, Rule, Selector,
@@ -212,4 +213,56 @@ fn who_lists_the_most_blocks_is_told_when_blocks_have_no_room() {
     let refused = apply(&mut reconciler, [plain, carved]).refused.expect("it does not fit");
     assert_eq!((refused.no_room.map, refused.no_room.needed), ("CIDRS", 7));
     assert_eq!(refused.policies, [PolicyKey::new("default", "plain")]);
+    let told = refused.to_string();
+    assert!(told.contains("write fewer or wider ipBlocks"), "{told}");
+}
+
+/// Single addresses are peers as pods are. Three policies are named, and how many more there are.
+#[test]
+fn the_remedy_is_about_the_map_and_the_first_policies_are_named() {
+    for (policies, more) in [(3, None), (4, Some("and 1 more")), (6, Some("and 3 more"))] {
+        let mut reconciler = node(Limits { peers: 5, ..Limits::default() });
+        let refused = apply(
+            &mut reconciler,
+            (0..policies).map(|i| {
+                let peers = (0..8).map(|host| block(format!("10.0.{i}.{host}/32"), Vec::new()));
+                let rule = Rule { peers: Some(peers.collect()), ports: None };
+                egress(&format!("policy-{i}"), vec![rule])
+            }),
+        );
+        let told = refused.refused.expect("it does not fit").to_string();
+        assert!(told.contains("PEERS holds 5 entries"), "{told}");
+        assert!(told.contains("pods that policies of this node tell apart"), "{told}");
+        let named = "NetworkPolicy default/policy-0, default/policy-1, default/policy-2";
+        assert!(told.contains(named) && !told.contains("policy-3"), "{told}");
+        assert_eq!(told.contains(" more"), more.is_some(), "{told}");
+        assert!(more.is_none_or(|more| told.contains(more)), "{told}");
+    }
+}
+
+/// The agent of a busy cluster does not grow with what has been.
+#[test]
+fn what_no_policy_asks_for_any_more_is_forgotten() {
+    let mut reconciler = node(Limits::default());
+    let policy = |name: &str, net: &str| {
+        let peers = vec![block(net.to_owned(), Vec::new())];
+        egress(name, vec![Rule { peers: Some(peers.into()), ports: None }])
+    };
+    let atom = |net: &str| {
+        let Peer::IpBlock(block) = block(net.to_owned(), Vec::new()) else { unreachable!() };
+        Atom::Block(block)
+    };
+    let (kept, gone) = ("10.1.0.0/16", "10.2.0.0/16");
+    apply(&mut reconciler, [policy("kept", kept), policy("gone", gone)]);
+    for net in [kept, gone] {
+        assert!(reconciler.compiled().atoms.find(&atom(net)).is_some(), "{net}");
+    }
+    let key = PolicyKey::new("default", "gone");
+    reconciler.objects([Change::Delete(ObjectKey::Policy(key))]);
+    write(&mut reconciler);
+    assert!(reconciler.compiled().atoms.find(&atom(kept)).is_some());
+    assert_eq!(reconciler.compiled().atoms.find(&atom(gone)), None);
+    // What is read is the index that was changed.
+    let policies = reconciler.index().policies();
+    assert_eq!(policies.map(|policy| &*policy.key.name).collect::<Vec<_>>(), ["kept"]);
 }

@@ -29,3 +29,22 @@ impl Hasher for Fnv1a {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The values that the hash's authors give.
+    #[test]
+    fn it_is_the_hash_it_says() {
+        for (text, hash) in [
+            ("", 0xcbf2_9ce4_8422_2325),
+            ("a", 0xaf63_dc4c_8601_ec8c),
+            ("foobar", 0x8594_4171_f739_67e8),
+        ] {
+            let mut hasher = Fnv1a::new();
+            hasher.write(text.as_bytes());
+            assert_eq!(hasher.finish(), hash, "{text}");
+        }
+    }
+}

@@ -83,6 +83,7 @@ impl<T: ?Sized> Default for Pool<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Phase, PodKey, PodUid, PolicyKey, Rule};
 
     #[test]
     fn what_equals_is_held_once_and_what_nobody_holds_is_let_go_of() {
@@ -96,5 +97,64 @@ mod tests {
             assert!(pool.all.len() <= 64, "{} names", pool.all.len());
         }
         assert!(pool.all.contains("kept"));
+        // A copy goes on from what there is.
+        let mut third: Arc<str> = "kept".into();
+        pool.clone().share(&mut third);
+        assert!(Arc::ptr_eq(&first, &third));
+    }
+
+    #[test]
+    fn pods_and_policies_share_what_they_have_in_common() {
+        let pod = |name: &str| Pod {
+            key: PodKey::new("default", name),
+            uid: PodUid(name.into()),
+            node: Some(NodeName("node-1".into())),
+            labels: Labels::from([("app".into(), "web".into())]).into(),
+            addresses: Vec::new().into(),
+            named_ports: Vec::new().into(),
+            host_network: false,
+            phase: Phase::Active,
+            terminating: false,
+            created: 0,
+        };
+        let selector = || Selector { requirements: [Requirement::Exists("app".into())].into() };
+        let policy = |name: &str| Policy {
+            key: PolicyKey::new("default", name),
+            subjects: selector(),
+            ingress: Some(
+                [Rule {
+                    peers: Some(
+                        [Peer::Pods { namespaces: Some(selector()), pods: selector() }].into(),
+                    ),
+                    ports: None,
+                }]
+                .into(),
+            ),
+            egress: None,
+        };
+        let mut shared = Shared::default();
+        let (mut a, mut b) = (pod("a"), pod("b"));
+        let (mut c, mut d) = (policy("c"), policy("d"));
+        for pod in [&mut a, &mut b] {
+            shared.share_pod(pod);
+        }
+        for policy in [&mut c, &mut d] {
+            shared.share_policy(policy);
+        }
+        assert!(Arc::ptr_eq(&a.labels, &b.labels));
+        assert!(Arc::ptr_eq(&a.key.namespace, &b.key.namespace));
+        assert!(Arc::ptr_eq(&a.key.namespace, &c.key.namespace));
+        let of_peer = |policy: &Policy| match policy.ingress.iter().flatten().next() {
+            Some(Rule { peers: Some(peers), .. }) => match &peers[..] {
+                [Peer::Pods { namespaces: Some(namespaces), pods }] => {
+                    [namespaces.requirements.clone(), pods.requirements.clone()]
+                }
+                _ => unreachable!("one pair of selectors"),
+            },
+            _ => unreachable!("one rule"),
+        };
+        for requirements in [of_peer(&c), of_peer(&d)].iter().flatten() {
+            assert!(Arc::ptr_eq(requirements, &c.subjects.requirements));
+        }
     }
 }
