@@ -1,0 +1,5 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|scenario: np_fuzz::scenario::Scenario| {
+    np_fuzz::decide::check(&scenario);
+});
