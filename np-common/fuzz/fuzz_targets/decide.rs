@@ -1,3 +1,4 @@
+//! The verdict.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|scenario: np_fuzz::scenario::Scenario| {

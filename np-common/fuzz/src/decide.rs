@@ -3,7 +3,7 @@
 use np_common::decide::{self, Context, Maps as _};
 use np_common::direction::{Direction, Hook};
 use np_common::endpoint::{EndpointId, Iface, Role};
-use np_common::flow::{FlowKey, State, Time};
+use np_common::flow::{Flow, FlowKey, State, Time};
 use np_common::packet::{
     self, ETH_HLEN, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, Frame, Kind, Packet, ParseError, Piece,
 };
@@ -12,7 +12,7 @@ use np_common::tunnel::Encapsulation;
 use np_common::verdict::{Action, Reason, Verdict};
 
 use crate::frame;
-use crate::scenario::{Arrival, Scenario, Step};
+use crate::scenario::{Arrival, Scenario, Step, Tuple};
 use crate::world::{self, World};
 
 /// CONFIG_HZ.
@@ -49,24 +49,26 @@ pub fn check(scenario: &Scenario) {
 /// What earlier packets did that later verdicts may rest on.
 #[derive(Default)]
 struct Seen {
-    /// One came with a tag that says its egress has been judged: flows may lack that judgement.
-    egress_judged: bool,
+    /// Flows that a packet moved whose egress had been judged before: they lack that judgement.
+    egress_judged: Vec<FlowKey>,
+    packets: Vec<(Tuple, u16)>,
 }
 
 /// Judges one packet; returns the tag it goes on with.
 fn one_packet(world: &World, arrival: &Arrival, time: Time, before: Tag, seen: &mut Seen) -> Tag {
     let hook = Hook::ALL[usize::from(arrival.hook % 4)];
+    let (packet, ethertype) = arrival.packet.related(ethertype(arrival.ethertype), &seen.packets);
+    seen.packets.push((packet.tuple, ethertype));
     let context = Context {
         ifindex: u32::from(arrival.ifindex % 8),
         ingress_ifindex: u32::from(arrival.ingress_ifindex % 8),
         tag: tag(arrival.tag, before),
-        ethertype: ethertype(arrival.ethertype),
+        ethertype,
         time,
     };
-    seen.egress_judged |= context.tag.egress_judged();
     let iface = world.iface(context.ifindex);
     let layer3 = iface.is_layer3() && matches!(hook, Hook::FromUplink | Hook::ToUplink);
-    let bytes = frame::bytes(&arrival.packet, context.ethertype != ETH_P_IPV6, layer3);
+    let bytes = frame::bytes(&packet, context.ethertype != ETH_P_IPV6, layer3);
 
     let old = world.clone();
     let verdict = decide::decide(hook, world, bytes.as_slice(), &context);
@@ -76,11 +78,22 @@ fn one_packet(world: &World, arrival: &Arrival, time: Time, before: Tag, seen: &
 
     let offset = if layer3 { 0 } else { ETH_HLEN };
     let parsed = packet::parse(bytes.as_slice(), context.ethertype, offset);
-    let case = Case { hook, context, iface, old: &old, new: world, parsed, verdict };
+    let quoted = match parsed {
+        Ok(Frame::Ip(error)) if error.kind == Kind::IcmpError => {
+            packet::quoted(bytes.as_slice(), &error)
+        }
+        _ => None,
+    };
+    let case = Case { hook, context, iface, old: &old, new: world, parsed, quoted, verdict };
     case.any();
     match hook {
         Hook::FromPod | Hook::FromUplink => case.from(seen),
         Hook::ToPod | Hook::ToUplink => case.to(seen),
+    }
+    if context.tag.egress_judged() && !hook.is_tc_ingress() {
+        let flows = world.flows.borrow();
+        let moved = flows.iter().filter(|(key, flow)| old.flow(key) != Some(*flow));
+        seen.egress_judged.extend(moved.map(|(key, _)| *key));
     }
     verdict.tag
 }
@@ -116,6 +129,8 @@ struct Case<'a> {
     old: &'a World,
     new: &'a World,
     parsed: Result<Frame, ParseError>,
+    /// What an ICMP error quotes.
+    quoted: Option<FlowKey>,
     verdict: Verdict,
 }
 
@@ -190,8 +205,14 @@ impl Case<'_> {
         {
             self.source_is_proven(&packet, id);
         }
-        if reason == Reason::Reply && packet.piece != Piece::Later {
-            self.replies(&packet, sender.endpoint(), seen);
+        let id = sender.endpoint();
+        match (reason, self.quoted) {
+            (Reason::Reply, _) if packet.piece != Piece::Later => {
+                self.of_flow(&packet.flow_key().reversed(), None, id, seen);
+            }
+            (Reason::Related, Some(key)) => self.of_flow(&key, None, id, seen),
+            (Reason::Related, None) => panic!("an error that quotes nothing: {self:?}"),
+            _ => {}
         }
         if replies && !sender.endpoint().is_none() && Encapsulation::has(packet.protocol) {
             assert!(tag.may_wrap(), "its tunnel is looked for where it leaves: {self:?}");
@@ -206,14 +227,25 @@ impl Case<'_> {
         assert_ne!(packet.kind, Kind::RouterClaim, "{self:?}");
     }
 
-    /// A reply answers a flow that is known, lives, and is still allowed.
-    fn replies(&self, packet: &Packet, replier: EndpointId, seen: &Seen) {
-        let key = packet.flow_key().reversed();
-        let flow = self.old.flow(&key).expect("a reply answers a flow");
-        assert_eq!(flow.destination(), replier, "another pod's flow: {self:?}");
-        self.lives(&key);
-        self.still_allowed(&key, flow.source(), replier, seen);
-        assert_eq!(self.new.flow(&key).map(|flow| flow.generation), Some(self.generation()));
+    /// The packet passes as one of a flow: the flow is known, is of these ends, lives, and is still
+    /// allowed. An error about one of its packets does not keep it alive.
+    fn of_flow(
+        &self,
+        key: &FlowKey,
+        source: Option<EndpointId>,
+        destination: EndpointId,
+        seen: &Seen,
+    ) {
+        let flow = self.old.flow(key).expect("the flow is known");
+        let ends = (source.unwrap_or(flow.source()), destination);
+        assert_eq!((flow.source(), flow.destination()), ends, "another's flow: {self:?}");
+        self.lives(&flow);
+        self.still_allowed(key, flow.source(), destination, seen);
+        assert!(!destination.is_none() || !self.old.wraps(key), "to a tunnel: {self:?}");
+        let after = self.new.flow(key).expect("the flow is still known");
+        assert_eq!(after.generation, self.generation(), "{self:?}");
+        let kept = if self.quoted.is_some() { flow.seen } else { self.context.time.now };
+        assert_eq!(after.seen, kept, "{self:?}");
     }
 
     /// Where packets leave.
@@ -252,6 +284,9 @@ impl Case<'_> {
             return;
         }
         self.opens_one_flow(&packet, source, destination);
+        if packet.kind == Kind::IcmpError {
+            self.error(source, destination, seen);
+        }
         match packet.piece {
             Piece::Whole | Piece::First if packet.kind == Kind::Flow => {
                 self.judged(&packet.flow_key(), source, destination, seen);
@@ -261,6 +296,22 @@ impl Case<'_> {
                 self.judged(&packet.flow_key(), source, destination, seen);
             }
             _ => {}
+        }
+    }
+
+    /// An error about a reply of a flow goes with the flow; any other only where nobody is isolated.
+    fn error(&self, source: EndpointId, destination: EndpointId, seen: &Seen) {
+        let egress = !self.context.tag.egress_judged();
+        let isolated = egress && self.old.is_isolated(source, Direction::Egress)
+            || self.old.is_isolated(destination, Direction::Ingress);
+        match (self.verdict.reason, self.quoted) {
+            (Reason::Related, Some(key)) => {
+                self.of_flow(&key.reversed(), Some(source), destination, seen);
+            }
+            (Reason::IcmpError, _) => assert!(isolated, "{self:?}"),
+            (Reason::NotIsolated, _) => assert!(!isolated, "{self:?}"),
+            (Reason::ForgedSource | Reason::TunnelFromPod, _) => {}
+            (other, _) => panic!("{other:?} on an error: {self:?}"),
         }
     }
 
@@ -286,11 +337,7 @@ impl Case<'_> {
         let forged = entered && isolated && !self.old.local(&key.src).is_none();
         let wraps = destination.is_none() && self.old.wraps(key);
         match reason {
-            Reason::Established => {
-                self.lives(key);
-                self.still_allowed(key, source, destination, seen);
-                assert!(!wraps, "{self:?}");
-            }
+            Reason::Established => self.of_flow(key, Some(source), destination, seen),
             Reason::Allowed | Reason::NotIsolated => {
                 assert!(ingress && egress && !forged && !wraps, "{self:?}");
             }
@@ -314,12 +361,11 @@ impl Case<'_> {
     ) {
         assert!(self.old.permits(destination, Direction::Ingress, key), "ingress: {self:?}");
         let egress = self.old.permits(source, Direction::Egress, key);
-        assert!(egress || seen.egress_judged, "egress: {self:?}");
+        assert!(egress || seen.egress_judged.contains(key), "egress: {self:?}");
     }
 
     /// The flow has not been idle for too long.
-    fn lives(&self, key: &FlowKey) {
-        let flow = self.old.flow(key).expect("the flow is known");
+    fn lives(&self, flow: &Flow) {
         let seconds = match flow.state() {
             State::Opening | State::Closing => 120,
             State::Established => 5 * 24 * 3600,

@@ -2,7 +2,7 @@
 
 use np_common::packet::{
     self, ETH_P_ARP, ETH_P_IPV4, ETH_P_IPV6, Frame, ICMP, ICMPV6, Kind, Packet, ParseError, Piece,
-    TCP,
+    SCTP, TCP, UDP,
 };
 
 /// Next headers of IPv6 that are no upper protocol.
@@ -30,6 +30,13 @@ pub fn check(data: &[u8]) {
 fn consistent(bytes: &[u8], ethertype: u16, offset: u32, packet: &Packet) {
     let v4 = ethertype == ETH_P_IPV4;
     assert!(packet.src.is_v4() == v4 && packet.dst.is_v4() == v4, "family: {packet:?}");
+    let at = &bytes[offset as usize..];
+    let (protocol, piece, upper) = if v4 { upper_v4(at) } else { upper_v6(at) };
+    assert_eq!((packet.protocol, packet.piece), (protocol, piece), "{packet:?}");
+    if [TCP, UDP, SCTP].contains(&protocol) && piece != Piece::Later {
+        let ports = [packet.sport.to_ne_bytes(), packet.dport.to_ne_bytes()].concat();
+        assert_eq!(upper.get(..4), Some(&ports[..]), "{packet:?}");
+    }
     let icmp = [ICMP, ICMPV6].contains(&packet.protocol);
     let portless = packet.sport == 0 && packet.dport == 0;
     assert_eq!(packet.kind == Kind::Fragment, packet.piece == Piece::Later, "{packet:?}");
@@ -49,9 +56,59 @@ fn consistent(bytes: &[u8], ethertype: u16, offset: u32, packet: &Packet) {
         let headers = if v4 { 28 } else { 48 };
         assert!(packet.quote >= offset + headers, "a quote inside the headers: {packet:?}");
         quoted(bytes, ethertype, packet);
+        quoted(&answered(bytes, packet), ethertype, packet);
     } else {
         assert_eq!(packet.quote, 0, "{packet:?}");
     }
+}
+
+/// What stands behind an IPv4 header that was accepted: the protocol, the piece, and the rest.
+fn upper_v4(packet: &[u8]) -> (u8, Piece, &[u8]) {
+    let fragment = u16::from_be_bytes([packet[6], packet[7]]);
+    let piece = match (fragment & 0x1fff, fragment & 0x2000) {
+        (0, 0) => Piece::Whole,
+        (0, _) => Piece::First,
+        _ => Piece::Later,
+    };
+    let header = usize::from(packet[0] & 0xf) * 4;
+    (packet[9], piece, packet.get(header..).unwrap_or_default())
+}
+
+/// The same for IPv6 with its extension headers.
+fn upper_v6(packet: &[u8]) -> (u8, Piece, &[u8]) {
+    let mut next = packet[6];
+    let mut rest = &packet[40..];
+    let mut piece = Piece::Whole;
+    while EXTENSION_HEADERS.contains(&next) && piece != Piece::Later {
+        let (length, after) = (usize::from(rest[1]), rest[0]);
+        let length = match next {
+            44 => {
+                piece = match (u16::from_be_bytes([rest[2], rest[3]]) >> 3, rest[3] & 1) {
+                    (0, 0) => Piece::Whole,
+                    (0, _) => Piece::First,
+                    _ => Piece::Later,
+                };
+                8
+            }
+            51 => 4 * length + 8,
+            _ => 8 * length + 8,
+        };
+        next = after;
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    (next, piece, rest)
+}
+
+/// The same error with a quote by whom it goes to: else few inputs would have one.
+fn answered(bytes: &[u8], error: &Packet) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let addr: Vec<u8> = error.dst.words().into_iter().flat_map(u32::to_ne_bytes).collect();
+    let (at, addr) = if error.dst.is_v4() { (12, &addr[12..]) } else { (8, &addr[..]) };
+    let start = error.quote as usize + at;
+    if let Some(src) = bytes.get_mut(start..start + addr.len()) {
+        src.copy_from_slice(addr);
+    }
+    bytes
 }
 
 /// What passes whatever policy says comes from the same link.

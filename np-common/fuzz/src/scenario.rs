@@ -72,6 +72,8 @@ pub struct Arrival {
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub struct Packet {
+    /// To an earlier packet: the same tuple, its reverse, or an error about either.
+    pub relation: u8,
     pub tuple: Tuple,
     /// TCP flags, or the type of an ICMP message.
     pub flags: u8,
@@ -94,4 +96,34 @@ pub struct Tuple {
     pub protocol: u8,
     pub sport: u8,
     pub dport: u8,
+}
+
+/// ICMP in the choice of protocols, and a message that is an error in both families.
+const ICMP: u8 = 3;
+const UNREACHABLE: u8 = 3;
+
+impl Packet {
+    /// The packet as its relation to an earlier one makes it, of that one's ethertype.
+    pub fn related(self, ethertype: u16, earlier: &[(Tuple, u16)]) -> (Self, u16) {
+        let Self { relation, tuple, .. } = self;
+        if earlier.is_empty() {
+            return (self, ethertype);
+        }
+        let (same, its) = earlier[usize::from(relation >> 3) % earlier.len()];
+        let Tuple { src, dst, protocol, sport, dport } = same;
+        let reverse = Tuple { src: dst, dst: src, protocol, sport: dport, dport: sport };
+        let error = |quoted: Tuple| Self {
+            tuple: Tuple { dst: quoted.src, protocol: ICMP, ..tuple },
+            flags: UNREACHABLE,
+            quoted,
+            ..self
+        };
+        match relation % 8 {
+            1 => (Self { tuple: same, ..self }, its),
+            2 | 3 => (Self { tuple: reverse, ..self }, its),
+            4 => (error(same), its),
+            5 => (error(reverse), its),
+            _ => (self, ethertype),
+        }
+    }
 }

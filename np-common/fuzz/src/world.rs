@@ -81,13 +81,13 @@ struct Rule {
 
 impl Rule {
     fn of(choice: scenario::Rule) -> Self {
-        let one = choice.breadth % 4 != 0;
-        Self {
-            rule_set: rule_set(choice.rule_set),
-            class: class(choice.class),
-            protocol: one.then(|| frame::protocol(choice.protocol, choice.breadth & 4 == 0)),
-            port: (choice.breadth % 4 > 1).then(|| port(choice.port)),
-        }
+        let protocol = frame::protocol(choice.protocol, choice.breadth & 4 == 0);
+        let (protocol, port) = match choice.breadth % 4 {
+            0 => (None, None),
+            1 => (Some(protocol), None),
+            _ => (Some(protocol), Some(port(choice.port))),
+        };
+        Self { rule_set: rule_set(choice.rule_set), class: class(choice.class), protocol, port }
     }
 
     fn covers(&self, protocol: u8, port: u16) -> bool {
