@@ -76,6 +76,12 @@ fn one_packet(world: &World, arrival: &Arrival, time: Time, before: Tag, seen: &
     assert_eq!(decide::decide(hook, &again, bytes.as_slice(), &context), verdict, "same verdict");
     assert_eq!(&again, world, "same state");
 
+    if context.tag.egress_judged() && !hook.is_tc_ingress() {
+        let flows = world.flows.borrow();
+        let moved = flows.iter().filter(|(key, flow)| old.flow(key) != Some(*flow));
+        seen.egress_judged.extend(moved.map(|(key, _)| *key));
+    }
+
     let offset = if layer3 { 0 } else { ETH_HLEN };
     let parsed = packet::parse(bytes.as_slice(), context.ethertype, offset);
     let quoted = match parsed {
@@ -89,11 +95,6 @@ fn one_packet(world: &World, arrival: &Arrival, time: Time, before: Tag, seen: &
     match hook {
         Hook::FromPod | Hook::FromUplink => case.from(seen),
         Hook::ToPod | Hook::ToUplink => case.to(seen),
-    }
-    if context.tag.egress_judged() && !hook.is_tc_ingress() {
-        let flows = world.flows.borrow();
-        let moved = flows.iter().filter(|(key, flow)| old.flow(key) != Some(*flow));
-        seen.egress_judged.extend(moved.map(|(key, _)| *key));
     }
     verdict.tag
 }
@@ -214,7 +215,9 @@ impl Case<'_> {
             (Reason::Related, None) => panic!("an error that quotes nothing: {self:?}"),
             _ => {}
         }
-        if replies && !sender.endpoint().is_none() && Encapsulation::has(packet.protocol) {
+        // Of a later fragment only the first one's protocol counts (RFC 8200 section 4.5).
+        let named = packet.piece != Piece::Later && Encapsulation::has(packet.protocol);
+        if replies && !sender.endpoint().is_none() && named {
             assert!(tag.may_wrap(), "its tunnel is looked for where it leaves: {self:?}");
         }
     }
