@@ -31,11 +31,15 @@ pub fn run(Args {}: &Args) -> Result<()> {
 /// At the first check that fails.
 pub fn checks() -> Result<()> {
     components()?;
-    step("checking format", || {
-        let mut command = shell::cargo();
-        shell::run(command.args(["fmt", "--all", "--check"]).current_dir(workspace::root()))
-            .context("`cargo fmt --all` mends it")
-    })?;
+    // The fuzz targets are a workspace of their own.
+    for dir in ["", "np-common/fuzz"] {
+        let what = format!("checking format {dir}");
+        step(what.trim_end(), || {
+            let mut command = shell::cargo();
+            command.args(["fmt", "--all", "--check"]).current_dir(workspace::root().join(dir));
+            shell::run(&mut command).context("`cargo fmt --all` mends it")
+        })?;
+    }
     // With `--locked` cargo refuses a lock file that does not fit the manifests.
     let workspace = Workspace::read(true)?;
     manifests(&workspace)?;

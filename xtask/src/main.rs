@@ -5,6 +5,7 @@ mod build;
 mod build_ebpf;
 mod ci;
 mod demo;
+mod fuzz;
 mod layers;
 mod lint;
 mod matrix;
@@ -41,6 +42,7 @@ enum Verb {
     Vm(vm::Args),
     Matrix(matrix::Args),
     Bench(bench::Args),
+    Fuzz(fuzz::Args),
     Lint(lint::Args),
     Layers(layers::Args),
     Ci(ci::Args),
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Verb::Vm(args) => vm::run(&args),
         Verb::Matrix(args) => matrix::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Lint(args) => lint::run(&args),
         Verb::Layers(args) => layers::run(&args),
         Verb::Ci(args) => ci::run(&args),

@@ -1,0 +1,4 @@
+//! The parser.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| np_fuzz::parse::check(data));

@@ -1,0 +1,313 @@
+//! A node's maps, small enough to be copied for every packet.
+
+use std::cell::RefCell;
+
+use np_common::addr::Addr;
+use np_common::config::Config;
+use np_common::decide::Maps;
+use np_common::direction::Direction;
+use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord, Role};
+use np_common::flow::{Flow, FlowKey};
+use np_common::fragment::{FragmentKey, PortPair};
+use np_common::rules::{ClassId, RuleKey, RuleSetId};
+use np_common::tunnel::{Encapsulation, GRE, IPIP, SIT};
+
+use crate::frame;
+use crate::scenario::{self, Scenario};
+
+/// IPv4 as v4-mapped. The first three of each family are the endpoints'.
+pub const ADDRS: [[u8; 16]; 16] = [
+    v4([10, 1, 0, 1]),
+    v4([10, 1, 0, 2]),
+    v4([10, 1, 0, 3]),
+    v4([10, 2, 0, 1]),
+    v4([192, 0, 2, 1]),
+    v4([203, 0, 113, 7]),
+    v4([0, 0, 0, 0]),
+    v4([224, 0, 0, 1]),
+    v6(0xfd01, 1),
+    v6(0xfd01, 2),
+    v6(0xfd01, 3),
+    v6(0xfd02, 1),
+    v6(0x2001, 7),
+    v6(0xfe80, 1),
+    v6(0, 0),
+    v6(0xff02, 1),
+];
+
+const fn v4([a, b, c, d]: [u8; 4]) -> [u8; 16] {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+const fn v6(first: u16, last: u8) -> [u8; 16] {
+    let [a, b] = first.to_be_bytes();
+    [a, b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]
+}
+
+/// The index of the address that a choice stands for.
+pub fn addr(choice: u8, v4: bool) -> usize {
+    usize::from(choice % 8) + if v4 { 0 } else { 8 }
+}
+
+/// No 0: a rule cannot name it.
+const PORTS: [u16; 8] = [53, 80, 443, VXLAN, 8, 40_000, 40_001, 65_535];
+const VXLAN: u16 = 4789;
+
+pub fn port(choice: u8) -> u16 {
+    PORTS[usize::from(choice) % PORTS.len()]
+}
+
+const IDS: [EndpointId; 3] = [EndpointId::new(1), EndpointId::new(2), EndpointId::MAX];
+
+pub fn endpoint_id(choice: u8) -> EndpointId {
+    IDS[usize::from(choice) % IDS.len()]
+}
+
+const TUNNELS: [Encapsulation; 4] = [
+    Encapsulation::Udp(VXLAN),
+    Encapsulation::Protocol(IPIP),
+    Encapsulation::Protocol(SIT),
+    Encapsulation::Protocol(GRE),
+];
+
+/// What a rule set allows a class; none stands for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rule {
+    rule_set: RuleSetId,
+    class: ClassId,
+    protocol: Option<u8>,
+    port: Option<u16>,
+}
+
+impl Rule {
+    fn of(choice: scenario::Rule) -> Self {
+        let protocol = frame::protocol(choice.protocol, choice.breadth & 4 == 0);
+        let (protocol, port) = match choice.breadth % 4 {
+            0 => (None, None),
+            1 => (Some(protocol), None),
+            _ => (Some(protocol), Some(port(choice.port))),
+        };
+        Self { rule_set: rule_set(choice.rule_set), class: class(choice.class), protocol, port }
+    }
+
+    fn covers(&self, protocol: u8, port: u16) -> bool {
+        self.protocol.is_none_or(|own| own == protocol) && self.port.is_none_or(|own| own == port)
+    }
+}
+
+fn rule_set(choice: u8) -> RuleSetId {
+    RuleSetId::new(u32::from(choice % 4) + 1)
+}
+
+fn class(choice: u8) -> ClassId {
+    ClassId::new(u32::from(choice % 4))
+}
+
+fn known(index: usize) -> Addr {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = ADDRS[index];
+    Addr::from_v6_words([
+        u32::from_ne_bytes([a, b, c, d]),
+        u32::from_ne_bytes([e, f, g, h]),
+        u32::from_ne_bytes([i, j, k, l]),
+        u32::from_ne_bytes([m, n, o, p]),
+    ])
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct World {
+    config: Config,
+    endpoints: [Endpoint; 3],
+    ifaces: [Iface; 6],
+    classes: [ClassId; 16],
+    alias: (Addr, EndpointId),
+    rules: Vec<Rule>,
+    tunnels: u8,
+    pub flows: RefCell<Vec<(FlowKey, Flow)>>,
+    pub fragments: RefCell<Vec<(FragmentKey, PortPair)>>,
+}
+
+impl World {
+    pub fn new(scenario: &Scenario) -> Self {
+        let mut index = 0;
+        let endpoints = scenario.endpoints.map(|choice| {
+            let has = |family: usize| choice.flags >> family & 1 != 0;
+            let addr = |family| {
+                if has(family) { known(index + 8 * family) } else { Addr::UNSPECIFIED }
+            };
+            let addrs = [addr(0), addr(1)];
+            index += 1;
+            Endpoint { addrs, policy: policy(choice) }
+        });
+        let mut ifindex = 0;
+        let ifaces = scenario.devices.map(|device| {
+            ifindex += 1;
+            iface(ifindex, device)
+        });
+        let (addr, owner) = scenario.alias;
+        Self {
+            config: Config::new(scenario.generation, scenario.pending_allowed),
+            endpoints,
+            ifaces,
+            classes: scenario.classes.map(class),
+            alias: (known(usize::from(addr % 16)), endpoint_id(owner)),
+            rules: scenario.rules.iter().copied().take(16).map(Rule::of).collect(),
+            tunnels: scenario.tunnels,
+            flows: RefCell::default(),
+            fragments: RefCell::default(),
+        }
+    }
+
+    pub fn change(&mut self, endpoint: u8, to: scenario::Endpoint, tunnels: u8) {
+        self.endpoints[usize::from(endpoint) % IDS.len()].policy = policy(to);
+        self.tunnels = tunnels;
+        self.next_generation();
+    }
+
+    pub fn add(&mut self, rule: scenario::Rule) {
+        self.rules.push(Rule::of(rule));
+        self.next_generation();
+    }
+
+    pub fn remove_rules(&mut self) {
+        self.rules.clear();
+        self.next_generation();
+    }
+
+    /// Rises with every change of policy, and wraps.
+    fn next_generation(&mut self) {
+        let generation = self.config.generation().wrapping_add(1);
+        self.config = Config::new(generation, self.config.pending_allowed());
+    }
+
+    pub fn flow(&self, key: &FlowKey) -> Option<Flow> {
+        self.flows.borrow().iter().find(|(known, _)| known == key).map(|(_, flow)| *flow)
+    }
+
+    pub fn has_rules(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
+    pub fn is_isolated(&self, subject: EndpointId, direction: Direction) -> bool {
+        self.policy(subject).rule_set(direction).is_some()
+    }
+
+    /// What policy says of a tuple at one end, without tries: some rule for the peer's class or for
+    /// everyone. True for an end that is not isolated.
+    pub fn permits(&self, subject: EndpointId, direction: Direction, key: &FlowKey) -> bool {
+        let Some(rule_set) = self.policy(subject).rule_set(direction) else { return true };
+        let peer = match direction {
+            Direction::Ingress => key.src,
+            Direction::Egress => key.dst,
+        };
+        let class = self.class(&peer);
+        let protocol = key.protocol as u8;
+        let port = if matches!(protocol, 6 | 17 | 132) { u16::from_be(key.dport) } else { 0 };
+        self.rules.iter().any(|rule| {
+            let peers = rule.class == class || rule.class == ClassId::NONE;
+            rule.rule_set == rule_set && peers && rule.covers(protocol, port)
+        })
+    }
+
+    /// Whether a tunnel of the node would take such packets.
+    pub fn wraps(&self, key: &FlowKey) -> bool {
+        let protocol = key.protocol as u8;
+        let udp = protocol == 17 && u16::from_be(key.dport) == VXLAN;
+        TUNNELS.iter().enumerate().any(|(bit, tunnel)| {
+            let same = match *tunnel {
+                Encapsulation::Udp(_) => udp,
+                Encapsulation::Protocol(own) => own == protocol,
+            };
+            same && self.tunnels >> bit & 1 != 0
+        })
+    }
+}
+
+fn policy(choice: scenario::Endpoint) -> PolicyWord {
+    let isolated = |bit: u8, of: u8| (choice.flags >> bit & 1 != 0).then(|| rule_set(of));
+    PolicyWord::new(isolated(2, choice.ingress), isolated(3, choice.egress))
+}
+
+fn iface(ifindex: u32, device: scenario::Device) -> Iface {
+    let none = EndpointId::NONE;
+    let iface = match device.role % 8 {
+        0 => return Iface::EMPTY,
+        1..=3 => Iface::new(ifindex, Role::Pod, endpoint_id(device.endpoint)),
+        4 => Iface::new(ifindex, Role::Pending, none),
+        5 => Iface::new(ifindex, Role::Foreign, none),
+        6 => Iface::new(ifindex, Role::Uplink, none),
+        _ => Iface::new(ifindex, Role::Tunnel, none),
+    };
+    if device.layer3 { iface.with_layer3() } else { iface }
+}
+
+impl Maps for World {
+    fn config(&self) -> Config {
+        self.config
+    }
+
+    fn iface(&self, ifindex: u32) -> Iface {
+        let slot = (ifindex as usize).checked_sub(1);
+        slot.and_then(|slot| self.ifaces.get(slot)).copied().unwrap_or(Iface::EMPTY)
+    }
+
+    fn owns(&self, id: EndpointId, addr: &Addr) -> bool {
+        IDS.iter().position(|own| *own == id).is_some_and(|at| self.endpoints[at].owns(addr))
+    }
+
+    fn policy(&self, id: EndpointId) -> PolicyWord {
+        let at = IDS.iter().position(|own| *own == id);
+        at.map_or(PolicyWord::OPEN, |at| self.endpoints[at].policy)
+    }
+
+    fn local(&self, addr: &Addr) -> EndpointId {
+        let (alias, owner) = self.alias;
+        if *addr == alias {
+            return owner;
+        }
+        IDS.into_iter().find(|id| self.owns(*id, addr)).unwrap_or(EndpointId::NONE)
+    }
+
+    fn class(&self, addr: &Addr) -> ClassId {
+        (0..ADDRS.len())
+            .find(|index| known(*index) == *addr)
+            .map_or(ClassId::NONE, |index| self.classes[index])
+    }
+
+    fn allows(&self, key: &RuleKey) -> bool {
+        self.rules.iter().any(|rule| {
+            rule.rule_set == key.rule_set()
+                && rule.class == key.class()
+                && rule.covers(key.protocol(), key.port())
+        })
+    }
+
+    fn unwraps(&self, encapsulation: Encapsulation) -> bool {
+        let at = TUNNELS.iter().position(|tunnel| *tunnel == encapsulation);
+        at.is_some_and(|bit| self.tunnels >> bit & 1 != 0)
+    }
+
+    fn with_flow<T>(&self, key: &FlowKey, f: impl FnOnce(&mut Flow) -> T) -> Option<T> {
+        let mut flows = self.flows.borrow_mut();
+        flows.iter_mut().find(|(known, _)| known == key).map(|(_, flow)| f(flow))
+    }
+
+    fn record(&self, key: &FlowKey, flow: Flow) {
+        put(&mut self.flows.borrow_mut(), *key, flow);
+    }
+
+    fn ports(&self, key: &FragmentKey) -> Option<PortPair> {
+        let fragments = self.fragments.borrow();
+        fragments.iter().find(|(known, _)| known == key).map(|(_, ports)| *ports)
+    }
+
+    fn record_ports(&self, key: &FragmentKey, ports: PortPair) {
+        put(&mut self.fragments.borrow_mut(), *key, ports);
+    }
+}
+
+fn put<K: PartialEq, V>(table: &mut Vec<(K, V)>, key: K, value: V) {
+    match table.iter_mut().find(|(known, _)| *known == key) {
+        Some((_, old)) => *old = value,
+        None => table.push((key, value)),
+    }
+}
