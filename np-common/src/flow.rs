@@ -140,7 +140,8 @@ impl Flow {
     pub const fn lapsed(&self, time: Time) -> bool {
         let idle = time.now.wrapping_sub(self.seen);
         // Another CPU may have noted a later tick than ours: a small step back is not idleness.
-        idle < 1 << 31 && idle > self.state().timeout() * time.hz
+        let back = idle.wrapping_neg();
+        back > time.hz && idle > self.state().timeout() * time.hz
     }
 }
 
@@ -169,5 +170,9 @@ mod tests {
         let flow = Flow::new(1, start, EndpointId::NONE, EndpointId::NONE, State::Datagram);
         assert!(!flow.lapsed(Time { now: 5, hz: 1000 }));
         assert!(!flow.lapsed(Time { now: start.now - 3, hz: 1000 }));
+        assert!(!flow.lapsed(Time { now: start.now - 1000, hz: 1000 }));
+        // Not even half the counter's range later does it live again.
+        assert!(flow.lapsed(Time { now: start.now.wrapping_add(1 << 31), hz: 1000 }));
+        assert!(flow.lapsed(Time { now: start.now.wrapping_add(3 << 30), hz: 1000 }));
     }
 }

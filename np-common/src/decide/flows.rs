@@ -171,7 +171,10 @@ fn judged<M: Maps, R: PacketReader + ?Sized>(
     };
     if outdated {
         maps.with_flow(&key, |flow| {
-            flow.generation = generation;
+            // Where the sender's egress was judged elsewhere, this flow has not been judged whole.
+            if !context.tag.egress_judged() {
+                flow.generation = generation;
+            }
             follow(flow, packet, Way::Forward, time);
         });
         return if error { Reason::Related } else { reason };

@@ -8,8 +8,9 @@ use crate::flow::FlowKey;
 ///
 /// An error quotes the IP header and at least 8 bytes behind it (RFC 792; RFC 4443 section 3 asks
 /// for as much as fits): less than a TCP header, but the ports are there. None for what cannot be
-/// read, for a fragment after the first, for IPv6 extension headers other than that of a fragment,
-/// and for an error that goes to anyone but the quoted packet's sender.
+/// read, for a fragment after the first, and for an error that goes to anyone but the quoted packet's
+/// sender. Of IPv6's extension headers only a fragment's is followed: behind another the tuple is
+/// one that no flow has.
 #[inline(always)]
 pub fn quoted<R: PacketReader + ?Sized>(reader: &R, error: &Packet) -> Option<FlowKey> {
     let Quoted { src, dst, protocol, offset } = if error.src.is_v4() {

@@ -90,6 +90,30 @@ fn a_new_generation_judges_every_flow_again_both_ways() {
     assert_eq!(flow(&maps, &forward).map(|flow| flow.generation), Some(7), "and stays refused");
 }
 
+/// What was judged of the sender elsewhere is not judged here, so the flow is not renewed by it.
+#[test]
+fn a_flow_is_renewed_only_when_both_its_ends_are_judged() {
+    let mut tables = tables();
+    let flows = {
+        let maps = Simulated::new(&tables);
+        assert_eq!(verdict(&maps, A_TO_B, &tcp(A, B, 9, 80, SYN)).reason, Reason::Allowed);
+        maps.flows.take()
+    };
+    tables.config = Config::new(8, false);
+    let everyone = RulePrefix {
+        rule_set: RuleSetId::new(1),
+        class: ClassId::NONE,
+        ports: PortPrefix::EVERYTHING,
+    };
+    tables.rules = [everyone].into();
+    let maps = Simulated::new(&tables);
+    maps.flows.replace(flows);
+    let forward = tcp(A, B, 9, 80, ACK);
+    let judged = At(ToPod, POD_B, POD_A, OF_A.with_egress_judged());
+    assert_eq!(verdict(&maps, judged, &forward).reason, Reason::Allowed);
+    assert_eq!(verdict(&maps, A_TO_B, &forward).reason, Reason::EgressDenied);
+}
+
 /// By rules for a port, also where the flow is judged from its reply.
 #[test]
 fn a_reply_is_judged_again_by_the_port_it_comes_from() {
