@@ -217,6 +217,31 @@ fn who_lists_the_most_blocks_is_told_when_blocks_have_no_room() {
     assert!(told.contains("write fewer or wider ipBlocks"), "{told}");
 }
 
+/// By the number of its rules, not by who comes last.
+#[test]
+fn who_lists_the_most_ports_is_told_when_rules_have_no_room() {
+    let mut reconciler = node(Limits { rules: 50, ..Limits::default() });
+    let address = Ipv4Addr::new(100, 68, 1, 11);
+    let Object::Pod(mut other) = pod("other", address) else { unreachable!("it is a pod") };
+    other.key.namespace = "other".into();
+    reconciler.objects([Change::Apply(Object::Pod(other))]);
+    reconciler.device(DeviceChange::Seen(device(DEVICE + 1, Some(vec![address.into()]))));
+    let ports = |name: &str, count: u16| {
+        let ports = (0..count).map(|i| port(2 * i + 1)).collect();
+        egress(name, vec![Rule { peers: None, ports: Some(ports) }])
+    };
+    for (heavy, light) in [("default", "other"), ("other", "default")] {
+        let mut policies = [ports("heavy", 60), ports("light", 3)];
+        policies[0].key.namespace = heavy.into();
+        policies[1].key.namespace = light.into();
+        let keys = policies.each_ref().map(|policy| policy.key.clone());
+        let refused = apply(&mut reconciler, policies).refused.expect("it does not fit");
+        assert_eq!(refused.policies, [keys[0].clone()], "{refused}");
+        reconciler.objects(keys.map(|key| Change::Delete(ObjectKey::Policy(key))));
+        write(&mut reconciler);
+    }
+}
+
 /// Single addresses are peers as pods are. Three policies are named, and how many more there are.
 #[test]
 fn the_remedy_is_about_the_map_and_the_first_policies_are_named() {

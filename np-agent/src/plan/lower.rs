@@ -196,3 +196,20 @@ fn free_id(content: u64, max: u32, free: impl Fn(&u32) -> bool) -> u32 {
         (0..max).map(|step| 1 + ((u64::from(first) + u64::from(step)) % u64::from(max)) as u32);
     ids.find(free).unwrap_or(max)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_made_of_its_content_and_steps_aside_for_others() {
+        let id = |content, taken: &[u32]| free_id(content, 10, |id| !taken.contains(id));
+        assert_eq!(id(5, &[]), 6);
+        assert_eq!(id(25, &[]), 6);
+        assert_eq!(id(5, &[6]), 7);
+        assert_eq!(id(5, &[6, 7]), 8);
+        assert_eq!(id(9, &[10]), 1, "behind the last comes the first");
+        assert_eq!(id(9, &[10, 1]), 2);
+        assert_eq!(id(0, &[]), 1, "0 is nobody's");
+    }
+}

@@ -52,3 +52,16 @@ impl fmt::Display for SideRecord {
         write!(f, "isolated by {}", policies.join(", "))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_says_who_isolates_it() {
+        let policies = ["a", "b"].map(|name| PolicyKey::new("default", name)).to_vec();
+        let isolated = SideRecord { isolated: true, policies };
+        assert_eq!(isolated.to_string(), "isolated by default/a, default/b");
+        assert_eq!(SideRecord::default().to_string(), "open");
+    }
+}

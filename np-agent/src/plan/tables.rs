@@ -222,7 +222,32 @@ impl fmt::Display for Op {
 
 #[cfg(test)]
 mod tests {
+    use np_common::tunnel::Encapsulation;
+
     use super::*;
+
+    #[test]
+    fn an_operation_names_its_map() {
+        let prefix = |text: &str| text.parse().expect("a prefix");
+        let (id, addr) = (EndpointId::new(1), Addr::UNSPECIFIED);
+        let ports = PortPrefix::EVERYTHING;
+        let rule = RulePrefix { rule_set: RuleSetId::new(1), class: ClassId::new(2), ports };
+        for (op, map) in [
+            (Op::ClearIface(5), "IFACES"),
+            (Op::ClearEndpoint(id), "ENDPOINTS"),
+            (Op::SetLocal(addr, id), "LOCAL"),
+            (Op::SetPeer(prefix("10.0.0.1/32"), ClassId::new(1)), "PEERS"),
+            (Op::RemovePeer(prefix("fd00::1/128")), "PEERS"),
+            (Op::RemovePeer(prefix("10.0.0.0/31")), "CIDRS"),
+            (Op::SetPeer(prefix("fd00::/32"), ClassId::new(1)), "CIDRS"),
+            (Op::RemoveRule(rule), "RULES"),
+            (Op::SetTunnel(Encapsulation::Udp(8472)), "TUNNELS"),
+            (Op::SetConfig(Config::new(1, false)), "CONFIG"),
+        ] {
+            assert_eq!(op.map(), map, "{op:?}");
+            assert_eq!(op.to_string(), format!("{map}: {op:?}"));
+        }
+    }
 
     #[test]
     fn a_rule_s_prefix_ends_where_its_ports_end() {
