@@ -51,6 +51,17 @@ pub fn checks() -> Result<()> {
             .args(["--", "-D", "warnings"])
             .current_dir(workspace::root());
         shell::run(&mut command)
+    })?;
+    step("clippy of the fuzz targets", || {
+        let mut command = shell::cargo();
+        command
+            .args(["clippy", "--locked", "--all-targets", "--target-dir"])
+            .arg(workspace.target_dir.join("fuzz-lint"))
+            .args(["--", "-D", "warnings"])
+            // Nothing is linked: libFuzzer need not be built.
+            .env("CUSTOM_LIBFUZZER_PATH", workspace.target_dir.join("not-linked.a"))
+            .current_dir(workspace::root().join("np-common/fuzz"));
+        shell::run(&mut command)
     })
 }
 

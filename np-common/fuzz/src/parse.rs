@@ -49,16 +49,18 @@ fn consistent(bytes: &[u8], ethertype: u16, offset: u32, packet: &Packet) {
         }
         Kind::Fragment => {}
         Kind::IcmpError | Kind::RouterClaim => assert!(icmp, "{packet:?}"),
-        Kind::NeighborDiscovery => on_link(bytes, offset, packet, 255),
+        Kind::NeighborDiscovery | Kind::NeighborClaim => on_link(bytes, offset, packet, 255),
         Kind::MulticastListener => on_link(bytes, offset, packet, 1),
     }
+    let headers = if v4 { 28 } else { 48 };
+    if matches!(packet.kind, Kind::IcmpError | Kind::NeighborClaim) {
+        assert!(packet.body >= offset + headers, "a body inside the headers: {packet:?}");
+    } else {
+        assert_eq!(packet.body, 0, "{packet:?}");
+    }
     if packet.kind == Kind::IcmpError {
-        let headers = if v4 { 28 } else { 48 };
-        assert!(packet.quote >= offset + headers, "a quote inside the headers: {packet:?}");
         quoted(bytes, ethertype, packet);
         quoted(&answered(bytes, packet), ethertype, packet);
-    } else {
-        assert_eq!(packet.quote, 0, "{packet:?}");
     }
 }
 
@@ -104,7 +106,7 @@ fn answered(bytes: &[u8], error: &Packet) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let addr: Vec<u8> = error.dst.words().into_iter().flat_map(u32::to_ne_bytes).collect();
     let (at, addr) = if error.dst.is_v4() { (12, &addr[12..]) } else { (8, &addr[..]) };
-    let start = error.quote as usize + at;
+    let start = error.body as usize + at;
     if let Some(src) = bytes.get_mut(start..start + addr.len()) {
         src.copy_from_slice(addr);
     }
@@ -127,7 +129,7 @@ fn quoted(bytes: &[u8], ethertype: u16, error: &Packet) {
     if !error.src.is_v4() && EXTENSION_HEADERS.contains(&protocol) {
         return;
     }
-    if let Ok(Frame::Ip(packet)) = packet::parse(bytes, ethertype, error.quote) {
+    if let Ok(Frame::Ip(packet)) = packet::parse(bytes, ethertype, error.body) {
         assert_eq!(key, packet.flow_key(), "{error:?} quotes {packet:?}");
     }
 }
@@ -137,8 +139,8 @@ fn anywhere(bytes: &[u8], ethertype: u16, offset: u32, parsed: Result<Frame, Par
     let rest = bytes.get(offset as usize..).unwrap_or_default();
     let here = packet::parse(rest, ethertype, 0);
     let moved = match here {
-        Ok(Frame::Ip(packet)) if packet.kind == Kind::IcmpError => {
-            Ok(Frame::Ip(Packet { quote: packet.quote + offset, ..packet }))
+        Ok(Frame::Ip(packet)) if packet.body != 0 => {
+            Ok(Frame::Ip(Packet { body: packet.body + offset, ..packet }))
         }
         other => other,
     };
