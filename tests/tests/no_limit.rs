@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use np_agent::bind::Settings;
 use np_agent::compile::Atom;
 use np_agent::model::{
-    Change, Device, DeviceChange, IpBlock, NodeName, Object, ObjectKey, Peer, Phase, Pod, PodKey,
-    PodUid, Policy, PolicyKey, PortMatch, Ports, Protocol, Rule, Selector,
+    Change, Device, DeviceChange, IfIndex, IpBlock, NodeName, Object, ObjectKey, Peer, Phase, Pod,
+    PodKey, PodUid, Policy, PolicyKey, PortMatch, Ports, Protocol, Rule, Selector,
 };
 use np_agent::plan::{Limits, Tables};
 use np_agent::reconcile::{Plan, Reconciler};
@@ -289,6 +289,7 @@ fn what_no_policy_asks_for_any_more_is_forgotten() {
     apply(&mut reconciler, [policy("next", "10.3.0.0/16")]);
     assert!(reconciler.compiled().atoms.find(&atom(kept)).is_some());
     assert_eq!(reconciler.compiled().atoms.find(&atom(gone)), None);
+    assert!(reconciler.placements().contains_key(&IfIndex(DEVICE)));
     // What is read is the index that was changed.
     let policies = reconciler.index().policies();
     assert_eq!(policies.map(|policy| &*policy.key.name).collect::<Vec<_>>(), ["kept", "next"]);

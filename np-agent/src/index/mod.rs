@@ -198,3 +198,54 @@ impl Index {
         self.claims.owners()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Labels, Phase};
+
+    fn pod(namespace: &str, name: &str, address: &str) -> Pod {
+        Pod {
+            key: PodKey::new(namespace, name),
+            uid: PodUid(format!("uid-{name}").into()),
+            node: None,
+            labels: Labels::new().into(),
+            addresses: [address.parse().expect("an address")].into(),
+            named_ports: Vec::new().into(),
+            host_network: false,
+            phase: Phase::Active,
+            terminating: false,
+            created: 0,
+        }
+    }
+
+    #[test]
+    fn what_was_taken_in_is_found() {
+        let mut index = Index::default();
+        let node = NodeName("node-1".into());
+        let objects = [
+            Object::Pod(pod("a", "one", "10.0.0.1")),
+            Object::Pod(pod("b", "two", "10.0.0.9")),
+            Object::Node(Node { name: node.clone(), addresses: Vec::new(), pod_cidrs: Vec::new() }),
+        ];
+        for object in objects {
+            index.apply(Change::Apply(object), &mut Touched::default());
+        }
+        let key = PodKey::new("a", "one");
+        assert_eq!(index.pod(&key).map(|pod| &pod.key), Some(&key));
+        assert!(index.same_pod(&key, &PodUid("uid-one".into())).is_some());
+        assert!(index.same_pod(&key, &PodUid("uid-of-old".into())).is_none());
+        assert!(index.pod(&PodKey::new("b", "one")).is_none());
+        assert_eq!(index.node(&node).map(|node| &node.name), Some(&node));
+        assert_eq!(index.namespaces_of_pods().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(index.pods_of("b").count(), 1);
+
+        let addr = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let owned = |first, last| index.owned(addr(first), addr(last)).collect::<Vec<_>>();
+        assert_eq!(owned("10.0.0.0", "10.0.0.255"), [addr("10.0.0.1"), addr("10.0.0.9")]);
+        assert_eq!(owned("10.0.0.1", "10.0.0.8"), [addr("10.0.0.1")]);
+        assert_eq!(owned("10.0.0.2", "10.0.0.9"), [addr("10.0.0.9")]);
+        assert!(owned("10.0.0.2", "10.0.0.8").is_empty());
+        assert_eq!(index.owner(addr("10.0.0.9")).map(|pod| &*pod.key.name), Some("two"));
+    }
+}
