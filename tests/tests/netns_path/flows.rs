@@ -1,7 +1,7 @@
 //! What live connections feel: edits that do not concern them, floods, and an agent that starts after
 //! they did.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -201,18 +201,30 @@ fn a_port_is_used_again_at_once() -> Result<()> {
     world.police(Family::V4)?;
     let to = SocketAddr::new(world.address("far", Family::V4)?, ALLOWED);
     world.cluster.namespace("client")?.run(|| {
+        let from: SocketAddr = "0.0.0.0:5001".parse()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         for round in 0..10 {
-            let stream = runtime.block_on(async {
+            let connect = async || {
                 let socket = TcpSocket::new_v4()?;
                 socket.set_reuseaddr(true)?;
                 // Closing it resets.
                 socket.set_zero_linger()?;
-                socket.bind("0.0.0.0:5001".parse()?)?;
-                let connected = timeout(PATIENCE, socket.connect(to)).await;
-                anyhow::Ok(connected.context("connect")??.into_std()?)
-            });
-            let stream = stream.with_context(|| format!("round {round}"))?;
+                socket.bind(from)?;
+                timeout(PATIENCE, socket.connect(to)).await?
+            };
+            // A child that another test is just starting may hold the last one for a moment.
+            let held = [ErrorKind::AddrInUse, ErrorKind::AddrNotAvailable];
+            let mut attempts = 0..20;
+            let stream = loop {
+                match runtime.block_on(connect()) {
+                    Err(error) if held.contains(&error.kind()) && attempts.next().is_some() => {
+                        thread::sleep(Duration::from_millis(20));
+                    }
+                    connected => {
+                        break connected.with_context(|| format!("round {round}"))?.into_std()?;
+                    }
+                }
+            };
             stream.set_nonblocking(false)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             let mut line = Line { stream: BufReader::new(stream) };
