@@ -12,6 +12,7 @@ use np_agent::model::{
 use np_agent::plan::{Limits, Tables};
 use np_agent::reconcile::{Plan, Reconciler};
 use np_common::direction::Direction;
+use np_common::endpoint::Role;
 use np_common::tunnel::Encapsulation;
 use np_tests::simulation::{Judge, device};
 
@@ -180,6 +181,13 @@ fn a_change_that_a_map_has_no_room_for_is_refused_whole() {
     };
     assert!(allowed(&reconciler, DEVICE, 443) && !allowed(&reconciler, DEVICE, 441));
     assert!(!allowed(&reconciler, DEVICE + 1, 443));
+
+    // A device of nobody yet is denied at once: programs attached to it find it so.
+    reconciler.device(DeviceChange::Seen(device(DEVICE + 3, Some(Vec::new()))));
+    assert!(write(&mut reconciler).refused.is_some());
+    let role = |device| reconciler.actual().ifaces.get(&device).and_then(|iface| iface.role());
+    assert_eq!(role(DEVICE + 3), Some(Role::Pending));
+    assert_eq!((role(DEVICE), role(DEVICE + 1)), (Some(Role::Pod), Some(Role::Pending)));
 
     // A tunnel that comes meanwhile is closed to pods, also to flows that they have opened to it.
     let before = reconciler.actual().config.generation();

@@ -263,6 +263,11 @@ mod tests {
                 rule.key(),
                 RuleKey::new(rule.rule_set, rule.class, ports.protocol, ports.port)
             );
+            assert_eq!(RulePrefix::from_map(rule.key(), bits), Some(rule));
+        }
+        let rule = RuleKey::new(RuleSetId::new(1), ClassId::new(2), 6, 80);
+        for bits in [0, 63, 97, 128] {
+            assert_eq!(RulePrefix::from_map(rule, bits), None, "nobody wrote {bits} bits");
         }
     }
 }

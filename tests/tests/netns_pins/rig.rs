@@ -171,6 +171,8 @@ impl Pod {
             match socket.recv(&mut [0; 64]) {
                 Ok(_) => received += 1,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                // The machine was stopped and went on.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
             socket.set_read_timeout(Some(Duration::from_millis(1)))?;

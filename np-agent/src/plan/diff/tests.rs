@@ -2,6 +2,7 @@ use std::net::IpAddr;
 
 use np_common::addr::Addr;
 use np_common::decide::Maps;
+use np_common::direction::Direction;
 use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord, Role};
 use np_common::rules::RuleKey;
 use np_common::tunnel::Encapsulation;
@@ -160,6 +161,31 @@ fn the_generation_rises_before_anything_is_removed() {
 }
 
 /// At once, and not with what else changes: that may break off.
+/// Whichever alone may change a verdict on a flow that is known.
+#[test]
+fn peers_rules_and_policies_each_raise_the_generation() {
+    let base = mk_tables(vec![(0, 1)], vec![(1, 2)]);
+    let (mut peers, mut rules, mut policy) = (base.clone(), base.clone(), base.clone());
+    peers.peers.insert("198.51.100.0/24".parse().expect("a prefix"), ClassId::new(2));
+    let prefix = RulePrefix {
+        rule_set: RuleSetId::new(1),
+        class: ClassId::NONE,
+        ports: PortPrefix::ports(132, 7, 16),
+    };
+    rules.rules.insert(prefix);
+    for endpoint in policy.endpoints.values_mut() {
+        endpoint.policy = PolicyWord::new(None, endpoint.policy.rule_set(Direction::Egress));
+    }
+    let raised = |desired: &Tables| {
+        let ops = diff(&base, desired, &Scope::everything());
+        ops.iter().any(|op| matches!(op, Op::SetConfig(config) if config.generation() == 1))
+    };
+    assert!(!raised(&base));
+    for (what, desired) in [("peers", &peers), ("rules", &rules), ("policies", &policy)] {
+        assert!(raised(desired), "{what}");
+    }
+}
+
 #[test]
 fn a_new_tunnel_is_closed_first_and_with_a_generation_of_its_own() {
     let actual = mk_tables(vec![(1, 1)], vec![(1, 0), (0, 0), (0, 0)]);
