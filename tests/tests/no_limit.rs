@@ -7,7 +7,7 @@ use np_agent::bind::Settings;
 use np_agent::compile::Atom;
 use np_agent::model::{
     Change, Device, DeviceChange, IfIndex, IpBlock, NodeName, Object, ObjectKey, Peer, Phase, Pod,
-    PodKey, PodUid, Policy, PolicyKey, PortMatch, Ports, Protocol, Rule, Selector,
+    PodKey, PodUid, Policy, PolicyKey, PortMatch, Ports, Protocol, Requirement, Rule, Selector,
 };
 use np_agent::plan::{Limits, Tables};
 use np_agent::reconcile::{Plan, Reconciler};
@@ -301,4 +301,26 @@ fn what_no_policy_asks_for_any_more_is_forgotten() {
     // What is read is the index that was changed.
     let policies = reconciler.index().policies();
     assert_eq!(policies.map(|policy| &*policy.key.name).collect::<Vec<_>>(), ["kept", "next"]);
+}
+
+/// In the plan that follows the change, not in one after it.
+#[test]
+fn a_pod_s_other_labels_bring_it_other_policies_at_once() {
+    let mut reconciler = node(Limits::default());
+    let subjects = Selector::from_iter([Requirement::Exists("web".into())]);
+    apply(&mut reconciler, [Policy { subjects, ..egress("web", Vec::new()) }]);
+    let allowed = |reconciler: &Reconciler| {
+        let peer = address(203, 0, 113, 9);
+        Judge::new(reconciler.actual()).allows(DEVICE, Direction::Egress, peer, (TCP, 443))
+    };
+    assert!(allowed(&reconciler), "nothing selects it");
+    for (label, denied) in [("web", true), ("other", false), ("web", true)] {
+        let Object::Pod(mut subject) = pod("subject", Ipv4Addr::new(100, 68, 1, 10)) else {
+            unreachable!("it is a pod")
+        };
+        subject.labels = BTreeMap::from([(label.to_owned(), String::new())]).into();
+        reconciler.objects([Change::Apply(Object::Pod(subject))]);
+        write(&mut reconciler);
+        assert_eq!(allowed(&reconciler), !denied, "{label}");
+    }
 }
