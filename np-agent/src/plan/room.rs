@@ -157,4 +157,19 @@ mod tests {
         let no_room = NoRoom { map: "CIDRS", needed: 2, limit: 1 };
         assert_eq!(room(&Tables::default(), &ops, &limits(1)), Err(no_room));
     }
+
+    #[test]
+    fn a_map_may_be_filled_to_the_last_entry() {
+        let mut tables = Tables::default();
+        let prefix = |text: &str| text.parse::<IpNet>().expect("a prefix");
+        for text in ["10.0.0.1/32", "10.0.0.2/32", "10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"] {
+            tables.peers.insert(prefix(text), ClassId::new(1));
+        }
+        let limits = Limits { peers: 3, cidrs: 4, ..Limits::default() };
+        let set = |text: &str| Op::SetPeer(prefix(text), ClassId::new(1));
+        assert_eq!(room(&tables, &[set("10.4.0.0/16"), set("10.0.0.3/32")], &limits), Ok(()));
+        let more = [set("10.4.0.0/16"), set("10.5.0.0/16")];
+        let no_room = NoRoom { map: "CIDRS", needed: 5, limit: 4 };
+        assert_eq!(room(&tables, &more, &limits), Err(no_room));
+    }
 }
