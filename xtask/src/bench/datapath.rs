@@ -27,10 +27,14 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     }
     let docs = workspace::root().join("docs");
     write(&docs.join("datapath.json"), &(serde_json::to_string_pretty(&figures)? + "\n"))?;
+    write(&docs.join("datapath.svg"), &draw(&figures)?)
+}
+
+fn draw(figures: &[Value]) -> Result<String> {
     let chart = Chart {
         title: "A datagram on its way: times as long as without policy, median",
         sizes: "peers that the policy allows",
-        label: |ratio| format!("× {ratio:.0}"),
+        label: |ratio| format!("× {ratio}"),
     };
     let ratio = |figure: &Value| {
         let of = |field: &str| figure.get(field)?.as_str();
@@ -42,7 +46,7 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     if points.is_empty() {
         bail!("the benchmark told no ratio");
     }
-    write(&docs.join("datapath.svg"), &chart.draw(&points))
+    Ok(chart.draw(&points))
 }
 
 fn write(path: &std::path::Path, text: &str) -> Result<()> {
@@ -75,4 +79,18 @@ fn told(command: &mut std::process::Command) -> Result<Vec<Value>> {
         bail!("`{line}` failed ({status})");
     }
     Ok(figures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_figures_in_the_docs_can_be_drawn() {
+        let path = workspace::root().join("docs/datapath.json");
+        let figures: Vec<Value> =
+            serde_json::from_str(&fs::read_to_string(path).expect("it is there")).expect("JSON");
+        let picture = draw(&figures).expect("ratios");
+        assert_eq!(picture.matches("<polyline").count(), 5);
+    }
 }
