@@ -40,6 +40,14 @@ impl Family {
             Family::V6 => IpNet::V6(twin_block(v4)),
         }
     }
+
+    /// A manifest with its blocks in this family.
+    pub fn manifest(self, v4: &str) -> String {
+        match self {
+            Family::V4 => v4.to_owned(),
+            Family::V6 => twin_manifest(v4),
+        }
+    }
 }
 
 /// Returns the IPv6 twin of an IPv4 address.

@@ -36,6 +36,14 @@ pub struct Status {
     pub diagnostics: Vec<String>,
 }
 
+impl Status {
+    /// Packets counted at a hook for a reason.
+    pub fn count(&self, hook: &str, reason: &str) -> u64 {
+        let all = self.counters.iter().filter(|c| c.hook == hook && c.reason == reason);
+        all.map(|counter| counter.packets).sum()
+    }
+}
+
 #[derive(Clone, Debug, Deserialize)]
 pub struct DeviceStatus {
     pub name: String,

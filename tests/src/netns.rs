@@ -18,6 +18,8 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
+use crate::wire;
+
 /// A network namespace. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Namespace {
@@ -130,13 +132,7 @@ impl Namespace {
     pub fn hardware_address(&self, device: &str) -> Result<[u8; 6]> {
         let shown = self.feed("ip", &["-o", "link", "show", "dev", device], "")?;
         let word = shown.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
-        let octets: Option<Vec<u8>> = word
-            .into_iter()
-            .flat_map(|word| word.split(':'))
-            .map(|octet| u8::from_str_radix(octet, 16).ok())
-            .collect();
-        octets
-            .and_then(|octets| octets.try_into().ok())
+        word.and_then(wire::hardware_address)
             .with_context(|| format!("the hardware address of {device}: {shown}"))
     }
 

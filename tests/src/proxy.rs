@@ -101,6 +101,36 @@ pub struct Service {
     pub endpoints: Vec<&'static str>,
 }
 
+impl Service {
+    /// One TCP port and another behind it, from within the cluster only.
+    pub fn new(
+        name: &'static str,
+        namespace: &'static str,
+        address: Ipv4Addr,
+        (port, target_port): (u16, u16),
+        endpoints: &[&'static str],
+    ) -> Self {
+        let protocol = Protocol::Tcp;
+        Self {
+            name,
+            namespace,
+            address,
+            ports: vec![ServicePort { name: "port", protocol, port, target_port, node_port: None }],
+            external_traffic_policy: ExternalTrafficPolicy::Cluster,
+            external: None,
+            affinity: false,
+            endpoints: endpoints.to_vec(),
+        }
+    }
+
+    pub fn with_node_port(mut self, node_port: u16) -> Self {
+        for port in &mut self.ports {
+            port.node_port = Some(node_port);
+        }
+        self
+    }
+}
+
 /// Seconds for which kube-proxy sends a client to the same endpoint, by default.
 const AFFINITY: u32 = 10_800;
 

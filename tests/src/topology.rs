@@ -12,6 +12,7 @@
 mod attach;
 mod between;
 mod forwarder;
+pub mod plan;
 pub mod plugin;
 mod shape;
 mod tunnel;

@@ -8,7 +8,7 @@ mod cluster;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::address::{Family, twin_manifest};
+use crate::address::Family;
 use crate::agent::{Agents, POLICIES};
 use crate::demo::terminal::Terminal;
 use crate::matrix;
@@ -65,11 +65,7 @@ impl Trial {
     /// Puts the policies in force, in each family with its own blocks, and checks every cell.
     pub fn check_policies(&mut self) -> Result<()> {
         for &family in self.cluster.spec.shape.families {
-            let policies = match family {
-                Family::V4 => cluster::POLICIES.to_string(),
-                Family::V6 => twin_manifest(cluster::POLICIES),
-            };
-            self.agents.apply(POLICIES, Some(&policies))?;
+            self.agents.apply(POLICIES, Some(&family.manifest(cluster::POLICIES)))?;
             let when = format!("policies with {} blocks", family.name());
             check(&self.cluster, &when, cluster::POLICED, &[family])?;
         }
@@ -90,7 +86,10 @@ fn allowed() -> String {
 }
 
 /// Plays a table; a cell that differs is an error that shows all of it.
-fn check(cluster: &Cluster, when: &str, table: &str, families: &[Family]) -> Result<()> {
+///
+/// `via-service` and `not-service` stand for what a connection to the own node's pod by its Service
+/// comes to where the shape lets it through.
+pub fn check(cluster: &Cluster, when: &str, table: &str, families: &[Family]) -> Result<()> {
     let same_node_service = if cluster.spec.shape.switches_past_netfilter() { "." } else { "yes" };
     let table = table.replace("via-service", same_node_service).replace("not-service", "no");
     let table = Table::parse(&table)?;

@@ -15,6 +15,13 @@ pub fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// Reads a hardware address as `ip` shows it: `02:00:00:00:00:01`.
+pub fn hardware_address(text: &str) -> Option<[u8; 6]> {
+    let octets: Option<Vec<u8>> =
+        text.split(':').map(|octet| u8::from_str_radix(octet, 16).ok()).collect();
+    octets?.try_into().ok()
+}
+
 /// Which piece of its datagram a packet is.
 #[derive(Clone, Copy, Debug)]
 pub struct Fragment {
@@ -59,6 +66,14 @@ impl Ip {
 
     pub fn frame(&self) -> Vec<u8> {
         ethernet(self.ethertype(), &self.bytes())
+    }
+
+    /// A frame that a real device takes: to one hardware address, from another.
+    pub fn frame_between(&self, to: [u8; 6], from: [u8; 6]) -> Vec<u8> {
+        let mut frame = self.frame();
+        frame[..6].copy_from_slice(&to);
+        frame[6..12].copy_from_slice(&from);
+        frame
     }
 
     fn v4(&self, src: Ipv4Addr, dst: Ipv4Addr) -> Vec<u8> {

@@ -3,101 +3,65 @@
 //! names a Service's address or port.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 
 use anyhow::{Result, ensure};
-use np_tests::address::{Family, twin_manifest};
+use np_tests::address::Family;
 use np_tests::agent::{Agents, POLICIES};
-use np_tests::demo::terminal::Terminal;
 use np_tests::matrix::{self, Row};
 use np_tests::probe::server::Listen;
 use np_tests::probe::{IMPATIENCE, Kind, Outcome, Reply, probe};
-use np_tests::proxy::ExternalTrafficPolicy::{Cluster as Everywhere, Local};
-use np_tests::proxy::{Mode, Protocol, Service, ServicePort};
-use np_tests::story::matrix::Table;
-use np_tests::topology::{
-    Cluster, Labels, NamespaceSpec, NodeSpec, OutsideSpec, PodSpec, Shape, Spec,
-};
-
-fn address(text: &str) -> Ipv4Addr {
-    text.parse().expect("a valid address")
-}
+use np_tests::proxy::ExternalTrafficPolicy::Local;
+use np_tests::proxy::{Mode, Service};
+use np_tests::topology::plan::{address, pod, two_nodes};
+use np_tests::topology::{Cluster, OutsideSpec, PodSpec, Spec};
+use np_tests::trial::check;
 
 fn spec() -> Spec {
-    let block = |text: &str| text.parse().expect("a valid block");
-    let node = |name, ip, pods| NodeSpec { name, address: address(ip), pod_block: block(pods) };
-    let pod = |name, node, ip: Option<&str>, app: Labels| PodSpec {
-        name,
-        namespace: "default",
-        node,
-        labels: app,
-        address: ip.map(address),
-        host_ports: if name == "web-1" { &[(8081, 8080)] } else { &[] },
+    let service = |name, ip, ports, endpoints: &[&'static str]| {
+        Service::new(name, "default", address(ip), ports, endpoints)
     };
-    let service = |name, ip, port: u16, target_port, endpoints| Service {
-        name,
-        namespace: "default",
-        address: address(ip),
-        ports: vec![ServicePort {
-            name: "port",
-            protocol: Protocol::Tcp,
-            port,
-            target_port,
-            node_port: None,
-        }],
-        external_traffic_policy: Everywhere,
-        external: None,
-        affinity: false,
-        endpoints,
+    let outer = |service: Service, external, node_port| {
+        let service = service.with_node_port(node_port);
+        Service { external: Some(address(external)), ..service }
     };
-    let outer = |mut service: Service, external, node_port| {
-        service.external = Some(address(external));
-        for port in &mut service.ports {
-            port.node_port = Some(node_port);
-        }
-        service
-    };
-    let web = vec!["web-1", "web-2"];
+    let web = ["web-1", "web-2"];
+    let pods = vec![
+        pod("client", "node-1", "100.68.1.10", &[("app", "client")]),
+        PodSpec {
+            host_ports: &[(8081, 8080)],
+            ..pod("web-1", "node-1", "100.68.1.20", &[("app", "web")])
+        },
+        pod("web-2", "node-2", "100.68.2.20", &[("app", "web")]),
+        pod("other", "node-2", "100.68.2.30", &[("app", "other")]),
+        PodSpec {
+            address: None,
+            ..pod("on-host", "node-2", "192.168.65.11", &[("app", "on-host")])
+        },
+    ];
     Spec {
-        node_network: block("192.168.64.0/19"),
-        router: address("192.168.64.1"),
-        pod_range: block("100.68.0.0/14"),
-        unmasqueraded: ["100.64.0.0/10", "192.168.0.0/16"].map(block).to_vec(),
-        namespaces: vec![NamespaceSpec { name: "default", labels: &[] }],
-        nodes: vec![
-            node("node-1", "192.168.65.10", "100.68.1.0/24"),
-            node("node-2", "192.168.65.11", "100.68.2.0/24"),
-        ],
-        pods: vec![
-            pod("client", "node-1", Some("100.68.1.10"), &[("app", "client")]),
-            pod("web-1", "node-1", Some("100.68.1.20"), &[("app", "web")]),
-            pod("web-2", "node-2", Some("100.68.2.20"), &[("app", "web")]),
-            pod("other", "node-2", Some("100.68.2.30"), &[("app", "other")]),
-            pod("on-host", "node-2", None, &[("app", "on-host")]),
-        ],
         outside: [("internet", "203.0.113.50"), ("database", "203.0.113.60")]
             .map(|(name, ip)| OutsideSpec { name, address: address(ip) })
             .to_vec(),
         services: vec![
-            outer(service("svc", "100.64.5.1", 80, 8080, web.clone()), "198.51.100.1", 30080),
+            outer(service("svc", "100.64.5.1", (80, 8080), &web), "198.51.100.1", 30080),
             outer(
                 Service {
                     external_traffic_policy: Local,
-                    ..service("local", "100.64.5.2", 80, 8080, vec!["web-2"])
+                    ..service("local", "100.64.5.2", (80, 8080), &["web-2"])
                 },
                 "198.51.100.2",
                 30081,
             ),
-            Service { affinity: true, ..service("sticky", "100.64.5.3", 80, 8080, web) },
-            service("mixed", "100.64.5.4", 80, 8080, vec!["web-1", "other"]),
-            service("db", "100.64.5.5", 3306, 5432, vec!["database"]),
-            service("host", "100.64.5.6", 443, 10250, vec!["on-host"]),
-            service("self", "100.64.5.7", 80, 8080, vec!["client"]),
+            Service { affinity: true, ..service("sticky", "100.64.5.3", (80, 8080), &web) },
+            service("mixed", "100.64.5.4", (80, 8080), &["web-1", "other"]),
+            service("db", "100.64.5.5", (3306, 5432), &["database"]),
+            service("host", "100.64.5.6", (443, 10250), &["on-host"]),
+            service("self", "100.64.5.7", (80, 8080), &["client"]),
         ],
         pod_ports: Listen { tcp: &[8080, 9090], udp: &[], dns: false },
         node_ports: Listen { tcp: &[10250], udp: &[], dns: false },
         outside_ports: Listen { tcp: &[443, 5432], udp: &[], dns: false },
-        shape: Shape::PTP,
+        ..two_nodes(pods)
     }
 }
 
@@ -152,16 +116,6 @@ node-1     yes          no           no          .           .               .  
 node-2     no           yes          yes         .           .               .                 .            .            .            .           yes          yes         no         yes@node-2   yes          .
 ";
 
-fn check(cluster: &Cluster, when: &str, table: &str, families: &[Family]) -> Result<()> {
-    let table = Table::parse(table)?;
-    table.check(&cluster.spec)?;
-    let matrix = table.play(cluster, families)?;
-    println!("{}: {when}: {} cells", cluster.proxy, matrix.probed());
-    let shown = Terminal { colour: false }.matrix(&matrix);
-    ensure!(matrix.differing() == 0, "{}: {when}:\n{shown}", cluster.proxy);
-    Ok(())
-}
-
 /// Who answers the client at a Service, probed so often that each endpoint has its turn.
 fn who_answers(cluster: &Cluster, service: &str, family: Family) -> Result<BTreeSet<String>> {
     let (client, to) = (cluster.namespace("client")?, cluster.address(service, family)?);
@@ -199,8 +153,7 @@ fn every_way(proxy: Mode) -> Result<()> {
         ensure!(who_answers(&cluster, "mixed", family)? == both, "both endpoints take part");
     }
     for family in Family::BOTH {
-        let rules = if family == Family::V4 { RULES.to_owned() } else { twin_manifest(RULES) };
-        agents.apply(POLICIES, Some(&rules))?;
+        agents.apply(POLICIES, Some(&family.manifest(RULES)))?;
         check(&cluster, &format!("policies in {}", family.name()), POLICED, &[family])?;
         let mixed = who_answers(&cluster, "mixed", family)?;
         let allowed = BTreeSet::from(["web-1".to_owned(), Outcome::Timeout.to_string()]);

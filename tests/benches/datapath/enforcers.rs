@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use np_tests::address::Family;
 use np_tests::agent::{Agents, POLICIES};
 use np_tests::netns::Namespace;
-use np_tests::probe::server::Listen;
 use np_tests::proxy::Mode;
-use np_tests::topology::{Cluster, NamespaceSpec, NodeSpec, PodSpec, Shape, Spec};
+use np_tests::topology::plan::{pod, two_nodes};
+use np_tests::topology::{Cluster, Spec};
 
 use crate::load::{self, CONNECT, EXCHANGE, SINK, STREAM};
 
@@ -89,36 +89,10 @@ impl Place {
 }
 
 fn spec() -> Spec {
-    let address = |text: &str| text.parse::<Ipv4Addr>().expect("a valid address");
-    let block = |text: &str| text.parse().expect("a valid block");
-    let pod = |name, ip| PodSpec {
-        name,
-        namespace: "default",
-        node: "node-1",
-        labels: if name == "server" { &[("app", "server")] } else { &[] },
-        address: Some(address(ip)),
-        host_ports: &[],
-    };
-    let quiet = Listen { tcp: &[], udp: &[], dns: false };
-    Spec {
-        node_network: block("192.168.64.0/19"),
-        router: address("192.168.64.1"),
-        pod_range: block("100.68.0.0/14"),
-        unmasqueraded: vec![block("100.64.0.0/10")],
-        namespaces: vec![NamespaceSpec { name: "default", labels: &[] }],
-        nodes: vec![NodeSpec {
-            name: "node-1",
-            address: address("192.168.65.10"),
-            pod_block: block("100.68.1.0/24"),
-        }],
-        pods: vec![pod("client", "100.68.1.10"), pod("server", "100.68.1.20")],
-        outside: Vec::new(),
-        services: Vec::new(),
-        pod_ports: quiet,
-        node_ports: quiet,
-        outside_ports: quiet,
-        shape: Shape::PTP,
-    }
+    let server = pod("server", "node-1", "100.68.1.20", &[("app", "server")]);
+    let mut spec = two_nodes(vec![pod("client", "node-1", "100.68.1.10", &[]), server]);
+    spec.nodes.truncate(1);
+    spec
 }
 
 fn manifest(peers: &[Ipv4Addr]) -> String {

@@ -27,6 +27,10 @@ pub struct Listen {
     pub dns: bool,
 }
 
+impl Listen {
+    pub const NOTHING: Self = Self { tcp: &[], udp: &[], dns: false };
+}
+
 /// The servers of a cluster. They stop when the value is dropped.
 #[derive(Debug)]
 pub struct Servers {

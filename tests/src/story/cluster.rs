@@ -1,14 +1,11 @@
 //! The cluster of the stories. Addresses that a case names are the case's own.
 
-use std::net::Ipv4Addr;
-
-use ipnet::Ipv4Net;
-
 use crate::probe::server::Listen;
 use crate::proxy::ExternalTrafficPolicy::{Cluster, Local};
 use crate::proxy::Protocol::{Tcp, Udp};
 use crate::proxy::{Service, ServicePort};
-use crate::topology::{Labels, NamespaceSpec, NodeSpec, OutsideSpec, PodSpec, Shape, Spec};
+use crate::topology::plan::{address, block, node};
+use crate::topology::{Labels, NamespaceSpec, OutsideSpec, PodSpec, Shape, Spec};
 
 /// Three nodes of a routes-based GKE cluster, the pods of all stories, and hosts outside.
 pub fn spec() -> Spec {
@@ -172,16 +169,4 @@ fn services() -> Vec<Service> {
             endpoints: vec!["db"],
         },
     ]
-}
-
-fn node(name: &'static str, ip: &str, pods: &str) -> NodeSpec {
-    NodeSpec { name, address: address(ip), pod_block: block(pods) }
-}
-
-fn address(text: &str) -> Ipv4Addr {
-    text.parse().expect("the addresses of the cluster are literals")
-}
-
-fn block(text: &str) -> Ipv4Net {
-    text.parse().expect("the blocks of the cluster are literals")
 }

@@ -1,13 +1,10 @@
 //! The cluster of the trials, its policies, and what they must do.
 
-use std::net::Ipv4Addr;
-
-use ipnet::Ipv4Net;
-
 use crate::probe::server::Listen;
 use crate::proxy::ExternalTrafficPolicy::{self, Cluster, Local};
-use crate::proxy::{Protocol, Service, ServicePort};
-use crate::topology::{Labels, NamespaceSpec, NodeSpec, OutsideSpec, PodSpec, Shape, Spec};
+use crate::proxy::Service;
+use crate::topology::plan::{address, block, node};
+use crate::topology::{Labels, NamespaceSpec, OutsideSpec, PodSpec, Shape, Spec};
 
 /// Two nodes; clients and servers on both; two hosts outside.
 pub(super) fn spec(shape: Shape) -> Spec {
@@ -30,7 +27,7 @@ pub(super) fn spec(shape: Shape) -> Spec {
             ("node-1", "192.168.65.10", "10.244.1.0/24"),
             ("node-2", "192.168.65.11", "10.244.2.0/24"),
         ]
-        .map(|(name, ip, pods)| NodeSpec { name, address: address(ip), pod_block: block(pods) })
+        .map(|(name, ip, pods)| node(name, ip, pods))
         .to_vec(),
         pods: [
             ("client", "alpha", "node-1", "10.244.1.10", &[("app", "client")] as Labels),
@@ -70,30 +67,8 @@ fn service(
     external_traffic_policy: ExternalTrafficPolicy,
     endpoints: &[&'static str],
 ) -> Service {
-    Service {
-        name,
-        namespace: "beta",
-        address: address(ip),
-        ports: vec![ServicePort {
-            name: "https",
-            protocol: Protocol::Tcp,
-            port: 443,
-            target_port: 8443,
-            node_port: Some(node_port),
-        }],
-        external_traffic_policy,
-        external: None,
-        affinity: false,
-        endpoints: endpoints.to_vec(),
-    }
-}
-
-fn address(text: &str) -> Ipv4Addr {
-    text.parse().expect("the addresses of the cluster are literals")
-}
-
-fn block(text: &str) -> Ipv4Net {
-    text.parse().expect("the blocks of the cluster are literals")
+    let service = Service::new(name, "beta", address(ip), (443, 8443), endpoints);
+    Service { external_traffic_policy, ..service.with_node_port(node_port) }
 }
 
 /// Without policies. `via-service` is a connection to the own node's pod by its Service.

@@ -1,6 +1,6 @@
 //! The field of the attacks: a cluster, its agents, and what sends and captures raw frames in it.
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use np_tests::address::Family;
 use np_tests::agent::{Agents, POLICIES};
 use np_tests::probe::server::Listen;
 use np_tests::proxy::Mode;
-use np_tests::topology::{
-    Cluster, Labels, NamespaceSpec, NodeSpec, OutsideSpec, PodSpec, Shape, Spec,
-};
+use np_tests::topology::plan::{address, pod, two_nodes};
+use np_tests::topology::{Cluster, OutsideSpec, Spec};
+use np_tests::wire;
 
 use crate::raw::Raw;
 
@@ -20,42 +20,18 @@ pub const ARRIVES: Duration = Duration::from_millis(1500);
 pub const SILENT: Duration = Duration::from_millis(250);
 
 fn spec() -> Spec {
-    let address = |text: &str| text.parse::<Ipv4Addr>().expect("a valid address");
-    let block = |text: &str| text.parse().expect("a valid block");
-    let node = |name, ip, pods| NodeSpec { name, address: address(ip), pod_block: block(pods) };
-    let pod = |name, node, ip, labels: Labels| PodSpec {
-        name,
-        namespace: "default",
-        node,
-        labels,
-        address: Some(address(ip)),
-        host_ports: &[],
-    };
-    let quiet = Listen { tcp: &[], udp: &[], dns: false };
+    let pods = vec![
+        pod("attacker", "node-1", "100.68.1.10", &[("app", "attacker")]),
+        pod("open", "node-1", "100.68.1.11", &[("app", "open")]),
+        pod("closed", "node-1", "100.68.1.12", &[("app", "closed")]),
+        pod("choosy", "node-1", "100.68.1.13", &[("app", "choosy")]),
+        pod("jailed", "node-1", "100.68.1.14", &[("app", "jailed")]),
+        pod("remote", "node-2", "100.68.2.20", &[("app", "remote")]),
+    ];
     Spec {
-        node_network: block("192.168.64.0/19"),
-        router: address("192.168.64.1"),
-        pod_range: block("100.68.0.0/14"),
-        unmasqueraded: ["100.64.0.0/10", "192.168.0.0/16"].map(block).to_vec(),
-        namespaces: vec![NamespaceSpec { name: "default", labels: &[] }],
-        nodes: vec![
-            node("node-1", "192.168.65.10", "100.68.1.0/24"),
-            node("node-2", "192.168.65.11", "100.68.2.0/24"),
-        ],
-        pods: vec![
-            pod("attacker", "node-1", "100.68.1.10", &[("app", "attacker")]),
-            pod("open", "node-1", "100.68.1.11", &[("app", "open")]),
-            pod("closed", "node-1", "100.68.1.12", &[("app", "closed")]),
-            pod("choosy", "node-1", "100.68.1.13", &[("app", "choosy")]),
-            pod("jailed", "node-1", "100.68.1.14", &[("app", "jailed")]),
-            pod("remote", "node-2", "100.68.2.20", &[("app", "remote")]),
-        ],
         outside: vec![OutsideSpec { name: "internet", address: address("203.0.113.50") }],
-        services: Vec::new(),
         pod_ports: Listen { tcp: &[80], udp: &[8443], dns: false },
-        node_ports: quiet,
-        outside_ports: quiet,
-        shape: Shape::PTP,
+        ..two_nodes(pods)
     }
 }
 
@@ -160,16 +136,14 @@ impl Field {
 
     pub fn count(&mut self, node: &str, hook: &str, reason: &str) -> Result<u64> {
         let Some(agents) = &mut self.agents else { return Ok(0) };
-        let counters = agents.on(node)?.status()?.counters;
-        let all = counters.iter().filter(|c| c.hook == hook && c.reason == reason);
-        Ok(all.map(|c| c.packets).sum())
+        Ok(agents.on(node)?.status()?.count(hook, reason))
     }
 
     pub fn send(&self, from: &str, packets: &[Sent]) -> Result<()> {
         let inside = self.cluster.namespace(from)?;
         let router = match self.cluster.spec.pod(from) {
             Some(pod) => {
-                self.cluster.namespace(pod.node)?.hardware_address(&format!("v-{from}"))?.to_vec()
+                self.cluster.namespace(pod.node)?.hardware_address(&format!("v-{from}"))?
             }
             None => {
                 // The outside host learns its router by asking: any route leads there.
@@ -180,10 +154,8 @@ impl Field {
                 thread::sleep(Duration::from_millis(50));
                 let known = inside.feed("ip", &["neigh", "show", "169.254.1.1"], "")?;
                 let word = known.split("lladdr ").nth(1).and_then(|rest| rest.split(' ').next());
-                word.with_context(|| format!("the router's hardware address: {known}"))?
-                    .split(':')
-                    .map(|octet| Ok(u8::from_str_radix(octet, 16)?))
-                    .collect::<Result<Vec<u8>>>()?
+                word.and_then(wire::hardware_address)
+                    .with_context(|| format!("the router's hardware address: {known}"))?
             }
         };
         let own = inside.hardware_address("eth0")?;
@@ -192,7 +164,7 @@ impl Field {
             if packet.short_linear {
                 raw = raw.with_short_linear_part()?;
             }
-            let mut frame = [router.as_slice(), &own].concat();
+            let mut frame = [router, own].concat();
             frame.extend(packet.ethertype.to_be_bytes());
             frame.extend(&packet.bytes);
             raw.send(&frame)?;

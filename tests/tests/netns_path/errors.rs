@@ -79,9 +79,7 @@ fn related(world: &mut World, hook: &str) -> Result<u64> {
     let agents = world.agents.as_mut().context("agents run")?;
     let mut sum = 0;
     for node in ["node-1", "node-2"] {
-        let counters = agents.on(node)?.status()?.counters;
-        let at = counters.iter().filter(|c| c.hook == hook && c.reason == "related");
-        sum += at.map(|counter| counter.packets).sum::<u64>();
+        sum += agents.on(node)?.status()?.count(hook, "related");
     }
     Ok(sum)
 }

@@ -14,7 +14,7 @@ use np_tests::address::Family;
 use np_tests::agent::POLICIES;
 use np_tests::matrix;
 use np_tests::netns::Namespace;
-use np_tests::wire::{datagram, ethernet, send_frames};
+use np_tests::wire::{datagram, send_frames};
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
@@ -119,17 +119,12 @@ fn a_thousand_connections_live_through_a_hundred_edits() -> Result<()> {
 fn flood(world: &World, from: u32, count: u32) -> Result<()> {
     let (src, dst) = (world.address("client", Family::V4)?, world.address("near", Family::V4)?);
     let client = world.cluster.namespace("client")?;
-    let own = client.hardware_address("eth0")?;
-    let router = world.cluster.namespace("node-1")?.hardware_address("v-client")?;
+    let frame = world.client_frame()?;
     let frames: Vec<Vec<u8>> = (from..from + count)
         .map(|number| {
             let (sport, dport) =
                 (1024 + (number % 60_000) as u16, 20_000 + (number / 60_000) as u16);
-            let packet = datagram(src, dst, sport, dport, b"flood");
-            let mut frame = ethernet(packet.ethertype(), &packet.bytes());
-            frame[..6].copy_from_slice(&router);
-            frame[6..12].copy_from_slice(&own);
-            frame
+            frame(&datagram(src, dst, sport, dport, b"flood"))
         })
         .collect();
     client.run(|| send_frames(IfIndex(nix::net::if_::if_nametoindex("eth0")?), &frames))

@@ -9,7 +9,7 @@ use np_agent::model::IfIndex;
 use np_tests::address::Family;
 use np_tests::matrix;
 use np_tests::netns::Namespace;
-use np_tests::wire::{Fragment, Ip, datagram, ethernet, send_frames};
+use np_tests::wire::{Fragment, Ip, datagram, send_frames};
 
 use crate::world::{ALLOWED, DENIED, World};
 
@@ -75,16 +75,10 @@ fn pieces(world: &World, family: Family, id: u32, port: u16) -> Result<[Vec<u8>;
     let (src, dst) = (world.address("client", family)?, world.address("far", family)?);
     let whole = datagram(src, dst, sport(id), port, &[b'x'; 1600]);
     let (first, rest) = whole.payload.split_at(1200);
-    let node = world.cluster.namespace("node-1")?;
-    let router = node.hardware_address("v-client")?;
-    let own = world.cluster.namespace("client")?.hardware_address("eth0")?;
+    let frame_of = world.client_frame()?;
     let frame = |payload: &[u8], offset, more| {
         let fragment = Some(Fragment { offset, more, id });
-        let piece = Ip { payload: payload.to_vec(), fragment, ..whole.clone() };
-        let mut frame = ethernet(piece.ethertype(), &piece.bytes());
-        frame[..6].copy_from_slice(&router);
-        frame[6..12].copy_from_slice(&own);
-        frame
+        frame_of(&Ip { payload: payload.to_vec(), fragment, ..whole.clone() })
     };
     Ok([frame(first, 0, true), frame(rest, 150, false)])
 }

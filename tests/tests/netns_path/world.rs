@@ -1,15 +1,15 @@
 //! A client and a server on two nodes, a host outside, policies that name ports.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use np_tests::address::{Family, twin_manifest};
+use np_tests::address::Family;
 use np_tests::agent::{Agents, POLICIES};
 use np_tests::probe::server::Listen;
-use np_tests::proxy::{ExternalTrafficPolicy, Mode, Protocol, Service, ServicePort};
-use np_tests::topology::{
-    Cluster, Labels, NamespaceSpec, NodeSpec, OutsideSpec, PodSpec, Shape, Spec,
-};
+use np_tests::proxy::{ExternalTrafficPolicy, Mode, Service};
+use np_tests::topology::plan::{address, pod, two_nodes};
+use np_tests::topology::{Cluster, OutsideSpec, Spec};
+use np_tests::wire::Ip;
 
 /// The client may talk to the server and to the host outside, the server may be asked by both: all
 /// of it at one port.
@@ -43,58 +43,23 @@ pub const DENIED: u16 = 9443;
 /// The server's Service: a port of every node that shows the server its client.
 pub const NODE_PORT: u16 = 30443;
 
-fn address(text: &str) -> Ipv4Addr {
-    text.parse().expect("a valid address")
-}
-
 fn spec() -> Spec {
-    let block = |text: &str| text.parse().expect("a valid block");
-    let node = |name, ip, pods| NodeSpec { name, address: address(ip), pod_block: block(pods) };
-    let pod = |name, node, ip, labels: Labels| PodSpec {
-        name,
-        namespace: "default",
-        node,
-        labels,
-        address: Some(address(ip)),
-        host_ports: &[],
-    };
+    let pods = vec![
+        pod("client", "node-1", "100.68.1.10", &[("app", "client")]),
+        pod("near", "node-1", "100.68.1.20", &[("app", "server")]),
+        pod("far", "node-2", "100.68.2.20", &[("app", "server")]),
+    ];
+    let far = Service::new("far", "default", address("100.64.5.20"), (443, ALLOWED), &["far"]);
     let both = Listen { tcp: &[ALLOWED, DENIED], udp: &[ALLOWED, DENIED], dns: false };
     Spec {
-        node_network: block("192.168.64.0/19"),
-        router: address("192.168.64.1"),
-        pod_range: block("100.68.0.0/14"),
-        unmasqueraded: ["100.64.0.0/10", "192.168.0.0/16"].map(block).to_vec(),
-        namespaces: vec![NamespaceSpec { name: "default", labels: &[] }],
-        nodes: vec![
-            node("node-1", "192.168.65.10", "100.68.1.0/24"),
-            node("node-2", "192.168.65.11", "100.68.2.0/24"),
-        ],
-        pods: vec![
-            pod("client", "node-1", "100.68.1.10", &[("app", "client")]),
-            pod("near", "node-1", "100.68.1.20", &[("app", "server")]),
-            pod("far", "node-2", "100.68.2.20", &[("app", "server")]),
-        ],
         outside: vec![OutsideSpec { name: "internet", address: address("203.0.113.50") }],
         services: vec![Service {
-            name: "far",
-            namespace: "default",
-            address: address("100.64.5.20"),
-            ports: vec![ServicePort {
-                name: "https",
-                protocol: Protocol::Tcp,
-                port: 443,
-                target_port: ALLOWED,
-                node_port: Some(NODE_PORT),
-            }],
             external_traffic_policy: ExternalTrafficPolicy::Local,
-            external: None,
-            affinity: false,
-            endpoints: vec!["far"],
+            ..far.with_node_port(NODE_PORT)
         }],
         pod_ports: both,
-        node_ports: Listen { tcp: &[], udp: &[], dns: false },
         outside_ports: both,
-        shape: Shape::PTP,
+        ..two_nodes(pods)
     }
 }
 
@@ -119,16 +84,19 @@ impl World {
         if self.agents.is_none() {
             self.agents = Some(Agents::start(&self.cluster)?);
         }
-        let policies = match family {
-            Family::V4 => rules.to_string(),
-            Family::V6 => twin_manifest(rules),
-        };
         let agents = self.agents.as_mut().context("they have been started")?;
-        agents.apply(POLICIES, Some(&policies)).map(drop)
+        agents.apply(POLICIES, Some(&family.manifest(rules))).map(drop)
     }
 
     pub fn address(&self, name: &str, family: Family) -> Result<IpAddr> {
         self.cluster.address(name, family)
+    }
+
+    /// Makes frames of packets that the client sends to its node.
+    pub fn client_frame(&self) -> Result<impl Fn(&Ip) -> Vec<u8>> {
+        let router = self.cluster.namespace("node-1")?.hardware_address("v-client")?;
+        let own = self.cluster.namespace("client")?.hardware_address("eth0")?;
+        Ok(move |packet: &Ip| packet.frame_between(router, own))
     }
 
     pub fn counted(&mut self, reason: &str) -> Result<u64> {
