@@ -2,10 +2,10 @@
 //! the tests say of themselves, never written by hand.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
+use crate::shell;
 use crate::test::{self, Tier};
 use crate::vm::{self, Kernel};
 use crate::workspace;
@@ -49,10 +49,7 @@ pub fn run(Args { kernels }: &Args) -> Result<()> {
     if let Some(Cell { section, row, test, kernel, .. }) = cells.iter().find(|cell| !cell.holds) {
         bail!("{section}: {row}: {test} fails on {kernel}");
     }
-    let path = workspace::root().join("docs/MATRIX.md");
-    fs::write(&path, page(&cells)).context("writing docs/MATRIX.md")?;
-    println!("wrote {}", path.display());
-    Ok(())
+    shell::write(&workspace::root().join("docs/MATRIX.md"), &page(&cells))
 }
 
 const HEAD: &str = "# What holds, where\n

@@ -144,7 +144,6 @@ pub enum Op {
     RemovePeer(IpNet),
     SetRule(RulePrefix),
     RemoveRule(RulePrefix),
-    /// One store.
     SetTunnel(Encapsulation),
     RemoveTunnel(Encapsulation),
     /// One store.

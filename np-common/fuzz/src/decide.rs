@@ -214,14 +214,11 @@ impl Case<'_> {
             && self.passes()
         {
             self.claim_is_true(id);
+            if let Some(packet) = self.ip() {
+                self.source_is_proven(&packet, id);
+            }
         }
         let Some(packet) = self.ip() else { return };
-        if self.hook == Hook::FromPod
-            && let Some(id) = self.pod()
-            && self.passes()
-        {
-            self.source_is_proven(&packet, id);
-        }
         let id = sender.endpoint();
         match (reason, self.quoted) {
             (Reason::Reply, _) if packet.piece != Piece::Later => {

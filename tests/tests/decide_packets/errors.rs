@@ -55,9 +55,8 @@ fn only_the_ends_of_a_flow_and_the_way_between_speak_of_it() {
     let error = too_big(B, &request, LEAST);
     let related = Verdict { reason: Reason::Related, tag: OF_B.with_flow_ok() };
     assert_eq!(verdict(&maps, B_BACK, &error), related);
-    let from_a = At(FromPod, POD_A, POD_A, NONE);
     let of_a = too_big(A, &request, LEAST);
-    assert_eq!(verdict(&maps, from_a, &of_a).reason, Reason::Entered);
+    assert_eq!(verdict(&maps, FROM_A, &of_a).reason, Reason::Entered);
     assert_eq!(verdict(&maps, BACK_IN, &too_big(ROUTER, &request, LEAST)).reason, Reason::Entered);
 }
 
@@ -71,15 +70,14 @@ fn an_error_about_a_reply_passes_where_it_leaves() {
     assert_eq!(verdict(&maps, A_TO_B, &error).reason, Reason::IcmpError);
     assert_eq!(verdict(&maps, A_TO_B, &tcp(A, B, 9, 80, SYN)).reason, Reason::Allowed);
     assert_eq!(verdict(&maps, A_TO_B, &error).reason, Reason::Related);
-    let forged = At(ToPod, POD_B, UPLINK, ENTERED);
     let from_outside = too_big(OUT, &tcp(B, A, 80, 9, ACK), LEAST);
-    assert_eq!(verdict(&maps, forged, &from_outside).reason, Reason::IcmpError);
+    assert_eq!(verdict(&maps, IN_B, &from_outside).reason, Reason::IcmpError);
     // A router's, about what B answered somebody outside.
-    assert_eq!(verdict(&maps, forged, &tcp(OUT, B, 9, 80, SYN)).reason, Reason::Allowed);
+    assert_eq!(verdict(&maps, IN_B, &tcp(OUT, B, 9, 80, SYN)).reason, Reason::Allowed);
     let on_the_way = too_big(ROUTER, &tcp(B, OUT, 80, 9, ACK), LEAST);
-    assert_eq!(verdict(&maps, forged, &on_the_way).reason, Reason::Related);
+    assert_eq!(verdict(&maps, IN_B, &on_the_way).reason, Reason::Related);
     let other_port = too_big(ROUTER, &tcp(B, OUT, 81, 9, ACK), LEAST);
-    assert_eq!(verdict(&maps, forged, &other_port).reason, Reason::IcmpError);
+    assert_eq!(verdict(&maps, IN_B, &other_port).reason, Reason::IcmpError);
 }
 
 /// Like any packet of the flow: after a change the flow is judged again, not the error.
@@ -170,7 +168,6 @@ fn errors_about_echoes_and_other_protocols_are_recognised() {
     assert_eq!(verdict(&maps, BACK_IN, &other).reason, Reason::Entered, "another id");
     // About A's answer to an echo from outside.
     let asked = Ip::new(addr(OUT), addr(A), ICMP, wire::icmp(8, 9));
-    let open = At(ToPod, POD_A, UPLINK, ENTERED);
-    assert_eq!(verdict(&maps, open, &asked).reason, Reason::NotIsolated);
-    assert_eq!(verdict(&maps, open, &too_big(ROUTER, &echo(0, 9), 28)).reason, Reason::Related);
+    assert_eq!(verdict(&maps, IN_A, &asked).reason, Reason::NotIsolated);
+    assert_eq!(verdict(&maps, IN_A, &too_big(ROUTER, &echo(0, 9), 28)).reason, Reason::Related);
 }

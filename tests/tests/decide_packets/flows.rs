@@ -21,8 +21,7 @@ fn replies_pass_for_as_long_as_their_flow_lives() {
     let flow = flow(&maps, &request).expect("it is recorded");
     assert_eq!((flow.source(), flow.destination(), flow.generation), (ID_A, ID_B, 7));
     // The same tuple at another pod's device is nobody's reply.
-    let elsewhere = At(FromUplink, UPLINK, UPLINK, NONE);
-    assert_eq!(verdict(&maps, elsewhere, &reply).reason, Reason::Entered);
+    assert_eq!(verdict(&maps, BACK_IN, &reply).reason, Reason::Entered);
 
     let days = 24 * 3600;
     assert_eq!(later(&maps, B_BACK, &reply, 5 * days), passed);
@@ -200,18 +199,17 @@ fn a_tcp_flow_s_state_follows_its_flags() {
 fn only_what_passed_and_has_ports_is_recorded() {
     let tables = tables();
     let maps = Simulated::new(&tables);
-    let open = At(ToPod, POD_A, UPLINK, ENTERED);
     let error = Ip::new(addr(OUT), addr(A), ICMP, wire::icmp(3, 0));
     for (at, packet, reason) in [
         (A_TO_B, tcp(A, B, 9, 81, SYN), Reason::EgressDenied),
-        (open, piece(udp(OUT, A, 9, 53), 185), Reason::NotIsolated),
-        (open, error, Reason::NotIsolated),
+        (IN_A, piece(udp(OUT, A, 9, 53), 185), Reason::NotIsolated),
+        (IN_A, error, Reason::NotIsolated),
         (At(ToPod, POD_B, 0, NONE), tcp(NODE, B, 9, 80, SYN), Reason::Own),
         (At(ToPod, POD_A, POD_A, OF_A), tcp(A, A, 9, 80, SYN), Reason::Hairpin),
     ] {
         assert_eq!(verdict(&maps, at, &packet).reason, reason);
         assert!(maps.flows.borrow().is_empty(), "{packet:?}");
     }
-    assert_eq!(verdict(&maps, open, &udp(OUT, A, 9, 99)).reason, Reason::NotIsolated);
+    assert_eq!(verdict(&maps, IN_A, &udp(OUT, A, 9, 99)).reason, Reason::NotIsolated);
     assert_eq!(maps.flows.borrow().len(), 1, "a policy to come must not cut its replies");
 }

@@ -7,8 +7,6 @@ use np_tests::wire::{self, Fragment, Ip};
 
 use super::*;
 
-const IN_B: At = At(ToPod, POD_B, UPLINK, ENTERED);
-
 /// A later piece as it lies on the wire: bytes that only look like ports.
 fn rest(src: &str, dst: &str) -> Ip {
     piece(udp(src, dst, 0xdead, 0xbeef), 185)
@@ -67,8 +65,7 @@ fn ports_are_known_only_where_they_were_seen() {
     assert_eq!(verdict(&maps, of_nobody, &rest(NODE, OUT)).reason, Reason::Transit);
 
     let maps = Simulated::new(&tables);
-    let at_entry = At(FromPod, POD_A, POD_A, NONE);
-    assert_eq!(verdict(&maps, at_entry, &piece(udp(A, OUT, 9, 53), 0)).reason, Reason::Entered);
+    assert_eq!(verdict(&maps, FROM_A, &piece(udp(A, OUT, 9, 53), 0)).reason, Reason::Entered);
     assert_eq!(verdict(&maps, A_OUT, &rest(A, OUT)).reason, Reason::Fragment);
 }
 
@@ -109,8 +106,7 @@ fn the_protocol_is_the_first_fragment_s() {
 fn an_echo_s_fragments_are_of_its_flow() {
     let tables = tables();
     let maps = Simulated::new(&tables);
-    let open = At(ToPod, POD_A, UPLINK, ENTERED);
     let echo = Ip::new(addr(OUT), addr(A), ICMP, wire::icmp(8, 77));
-    assert_eq!(verdict(&maps, open, &piece(echo.clone(), 0)).reason, Reason::NotIsolated);
-    assert_eq!(verdict(&maps, open, &piece(echo, 185)).reason, Reason::Established);
+    assert_eq!(verdict(&maps, IN_A, &piece(echo.clone(), 0)).reason, Reason::NotIsolated);
+    assert_eq!(verdict(&maps, IN_A, &piece(echo, 185)).reason, Reason::Established);
 }

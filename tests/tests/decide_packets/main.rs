@@ -140,6 +140,10 @@ const JUDGED: Tag = Tag::NONE.with_egress_judged();
 const JUDGED_A: Tag = OF_A.with_egress_judged();
 const FLOW_OK: Tag = OF_A.with_flow_ok();
 
+const FROM_A: At = At(FromPod, POD_A, POD_A, NONE);
+/// From outside to a pod.
+const IN_A: At = At(ToPod, POD_A, UPLINK, ENTERED);
+const IN_B: At = At(ToPod, POD_B, UPLINK, ENTERED);
 const A_TO_B: At = At(ToPod, POD_B, POD_A, OF_A);
 const B_BACK: At = At(FromPod, POD_B, POD_B, NONE);
 const A_OUT: At = At(ToUplink, UPLINK, POD_A, OF_A);

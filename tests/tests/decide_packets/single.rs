@@ -15,76 +15,26 @@ fn each_packet_comes_to_its_reason_and_tag() {
     let tables = tables();
     let cases = [
         // What a pod sends is tagged with the pod, once its source is proven.
-        (At(FromPod, POD_A, POD_A, NONE), tcp(A, B, 9, 80, SYN), Reason::Entered, OF_A),
+        (FROM_A, tcp(A, B, 9, 80, SYN), Reason::Entered, OF_A),
         (At(FromPod, POD_A, POD_A, OF_B), tcp(A, B, 9, 80, SYN), Reason::Entered, OF_A),
-        (At(FromPod, POD_A, POD_A, NONE), tcp(A6, OUT6, 9, 80, SYN), Reason::Entered, OF_A),
-        (At(FromPod, POD_A, POD_A, NONE), tcp(A_MORE, B, 9, 80, SYN), Reason::Entered, OF_A),
-        (At(FromPod, POD_A, POD_A, NONE), tcp(B, A, 9, 80, SYN), Reason::SourceAddress, OF_A),
-        (At(FromPod, POD_A, POD_A, NONE), tcp(OUT, B, 9, 80, SYN), Reason::SourceAddress, OF_A),
-        (At(FromPod, POD_A, POD_A, NONE), tcp("fe80::1", OUT6, 9, 80, SYN), Reason::Entered, OF_A),
-        (At(FromPod, POD_A, POD_A, NONE), tcp("::", OUT6, 9, 80, SYN), Reason::SourceAddress, OF_A),
-        (At(FromPod, POD_A, POD_A, NONE), piece(udp(A, B, 9, 80), 185), Reason::Entered, OF_A),
+        (FROM_A, tcp(A6, OUT6, 9, 80, SYN), Reason::Entered, OF_A),
+        (FROM_A, tcp(A_MORE, B, 9, 80, SYN), Reason::Entered, OF_A),
+        (FROM_A, tcp(B, A, 9, 80, SYN), Reason::SourceAddress, OF_A),
+        (FROM_A, tcp(OUT, B, 9, 80, SYN), Reason::SourceAddress, OF_A),
+        (FROM_A, tcp("fe80::1", OUT6, 9, 80, SYN), Reason::Entered, OF_A),
+        (FROM_A, tcp("::", OUT6, 9, 80, SYN), Reason::SourceAddress, OF_A),
+        (FROM_A, piece(udp(A, B, 9, 80), 185), Reason::Entered, OF_A),
         // Between neighbours.
-        (
-            At(FromPod, POD_A, POD_A, NONE),
-            icmp6("::", "ff02::1:ff00:1", 135, 255),
-            Reason::NeighborDiscovery,
-            OF_A,
-        ),
-        (
-            At(FromPod, POD_A, POD_A, NONE),
-            icmp6(OUT6, "ff02::1", 136, 255),
-            Reason::SourceAddress,
-            OF_A,
-        ),
-        (
-            At(FromPod, POD_A, POD_A, NONE),
-            icmp6("fe80::1", "ff02::16", 143, 1),
-            Reason::MulticastListener,
-            OF_A,
-        ),
-        (
-            At(FromPod, POD_A, POD_A, NONE),
-            icmp6("::", "ff02::16", 143, 1),
-            Reason::MulticastListener,
-            OF_A,
-        ),
-        (
-            At(FromPod, POD_A, POD_A, NONE),
-            icmp6("fe80::1", "ff02::1", 134, 255),
-            Reason::RouterClaim,
-            OF_A,
-        ),
-        (
-            At(FromPod, POD_A, POD_A, NONE),
-            icmp6("fe80::1", A6, 137, 255),
-            Reason::RouterClaim,
-            OF_A,
-        ),
-        (
-            At(ToPod, POD_B, POD_A, OF_A),
-            icmp6(A6, "fd00::2", 135, 255),
-            Reason::NeighborDiscovery,
-            OF_A,
-        ),
-        (
-            At(ToPod, POD_B, POD_A, OF_A),
-            icmp6("fe80::1", "ff02::16", 143, 1),
-            Reason::MulticastListener,
-            OF_A,
-        ),
-        (
-            At(ToUplink, UPLINK, POD_A, OF_A),
-            icmp6("fe80::1", "ff02::16", 143, 1),
-            Reason::MulticastListener,
-            JUDGED_A,
-        ),
-        (
-            At(FromUplink, UPLINK, UPLINK, NONE),
-            icmp6(OUT6, A6, 135, 255),
-            Reason::NeighborDiscovery,
-            ENTERED,
-        ),
+        (FROM_A, icmp6("::", "ff02::1:ff00:1", 135, 255), Reason::NeighborDiscovery, OF_A),
+        (FROM_A, icmp6(OUT6, "ff02::1", 136, 255), Reason::SourceAddress, OF_A),
+        (FROM_A, icmp6("fe80::1", "ff02::16", 143, 1), Reason::MulticastListener, OF_A),
+        (FROM_A, icmp6("::", "ff02::16", 143, 1), Reason::MulticastListener, OF_A),
+        (FROM_A, icmp6("fe80::1", "ff02::1", 134, 255), Reason::RouterClaim, OF_A),
+        (FROM_A, icmp6("fe80::1", A6, 137, 255), Reason::RouterClaim, OF_A),
+        (A_TO_B, icmp6(A6, "fd00::2", 135, 255), Reason::NeighborDiscovery, OF_A),
+        (A_TO_B, icmp6("fe80::1", "ff02::16", 143, 1), Reason::MulticastListener, OF_A),
+        (A_OUT, icmp6("fe80::1", "ff02::16", 143, 1), Reason::MulticastListener, JUDGED_A),
+        (BACK_IN, icmp6(OUT6, A6, 135, 255), Reason::NeighborDiscovery, ENTERED),
         // Devices that are not, or not yet, a pod's.
         (At(FromPod, PENDING, PENDING, NONE), tcp(A, B, 9, 80, SYN), Reason::Pending, ENTERED),
         (At(FromPod, UNKNOWN, UNKNOWN, NONE), tcp(A, B, 9, 80, SYN), Reason::Pending, ENTERED),
@@ -107,43 +57,23 @@ fn each_packet_comes_to_its_reason_and_tag() {
         (At(ToUplink, UPLINK, 0, NONE), tcp(NODE, OUT, 9, 99, SYN), Reason::Own, NONE),
         (At(ToUplink, UPLINK, 0, OF_A), tcp(A, OUT, 9, 99, SYN), Reason::EgressDenied, JUDGED_A),
         // Both ends are judged where the packet comes to a pod.
-        (At(ToPod, POD_B, POD_A, OF_A), tcp(A, B, 9, 80, SYN), Reason::Allowed, OF_A),
-        (At(ToPod, POD_B, POD_A, OF_A), tcp(A, B, 9, 81, SYN), Reason::EgressDenied, OF_A),
+        (A_TO_B, tcp(A, B, 9, 80, SYN), Reason::Allowed, OF_A),
+        (A_TO_B, tcp(A, B, 9, 81, SYN), Reason::EgressDenied, OF_A),
         (At(ToPod, POD_B, POD_A, JUDGED_A), tcp(A, B, 9, 81, SYN), Reason::IngressDenied, JUDGED_A),
         (At(ToPod, POD_A, POD_B, OF_B), tcp(B, A, 9, 81, SYN), Reason::NotIsolated, OF_B),
-        (
-            At(ToPod, POD_B, UPLINK, ENTERED),
-            tcp(OUT, B, 9, 81, SYN),
-            Reason::IngressDenied,
-            ENTERED,
-        ),
-        (At(ToPod, POD_B, UPLINK, ENTERED), udp(OUT, B, 9, 53), Reason::Allowed, ENTERED),
-        (At(ToPod, POD_B, UPLINK, ENTERED), udp(OUT, B, 53, 9), Reason::IngressDenied, ENTERED),
-        (At(ToPod, POD_B, UPLINK, ENTERED), udp(NODE, B, 9, 53), Reason::IngressDenied, ENTERED),
-        (At(ToPod, POD_B, UPLINK, ENTERED), tcp(OUT, B, 9, 80, SYN), Reason::Allowed, ENTERED),
+        (IN_B, tcp(OUT, B, 9, 81, SYN), Reason::IngressDenied, ENTERED),
+        (IN_B, udp(OUT, B, 9, 53), Reason::Allowed, ENTERED),
+        (IN_B, udp(OUT, B, 53, 9), Reason::IngressDenied, ENTERED),
+        (IN_B, udp(NODE, B, 9, 53), Reason::IngressDenied, ENTERED),
+        (IN_B, tcp(OUT, B, 9, 80, SYN), Reason::Allowed, ENTERED),
         (At(ToPod, POD_A, POD_A, OF_A), tcp(NODE, A, 9, 81, SYN), Reason::Hairpin, OF_A),
         (At(ToPod, POD_B, POD_A, FLOW_OK), tcp(A, B, 9, 81, ACK), Reason::ReplyPassed, FLOW_OK),
-        (
-            At(ToPod, POD_B, UPLINK, ENTERED),
-            piece(udp(OUT, B, 9, 53), 185),
-            Reason::Fragment,
-            ENTERED,
-        ),
-        (
-            At(ToPod, POD_A, UPLINK, ENTERED),
-            piece(udp(OUT, A, 9, 53), 185),
-            Reason::NotIsolated,
-            ENTERED,
-        ),
-        (
-            At(ToPod, POD_B, UPLINK, ENTERED),
-            Ip::new(addr(OUT), addr(B), ICMP, wire::icmp(3, 0)),
-            Reason::IcmpError,
-            ENTERED,
-        ),
+        (IN_B, piece(udp(OUT, B, 9, 53), 185), Reason::Fragment, ENTERED),
+        (IN_A, piece(udp(OUT, A, 9, 53), 185), Reason::NotIsolated, ENTERED),
+        (IN_B, Ip::new(addr(OUT), addr(B), ICMP, wire::icmp(3, 0)), Reason::IcmpError, ENTERED),
         // Nobody outside has the address of a pod of this node.
-        (At(ToPod, POD_B, UPLINK, ENTERED), tcp(A, B, 9, 80, SYN), Reason::ForgedSource, ENTERED),
-        (At(ToPod, POD_A, UPLINK, ENTERED), tcp(B, A, 9, 80, SYN), Reason::NotIsolated, ENTERED),
+        (IN_B, tcp(A, B, 9, 80, SYN), Reason::ForgedSource, ENTERED),
+        (IN_A, tcp(B, A, 9, 80, SYN), Reason::NotIsolated, ENTERED),
         // Without a tag the device tells who sent it, and then the source.
         (At(ToPod, POD_B, POD_A, NONE), tcp(A, B, 9, 81, SYN), Reason::EgressDenied, NONE),
         (At(ToPod, POD_B, UPLINK, NONE), tcp(A, B, 9, 81, SYN), Reason::EgressDenied, NONE),
@@ -160,16 +90,11 @@ fn each_packet_comes_to_its_reason_and_tag() {
             JUDGED,
         ),
         // Leaving the node: judged once, at the first of stacked devices.
-        (At(ToUplink, UPLINK, POD_A, OF_A), tcp(A, OUT, 9, 80, SYN), Reason::Allowed, JUDGED_A),
+        (A_OUT, tcp(A, OUT, 9, 80, SYN), Reason::Allowed, JUDGED_A),
         (At(ToUplink, BARE, POD_A, OF_A), tcp(A, OUT, 9, 80, SYN), Reason::Allowed, JUDGED_A),
-        (
-            At(ToUplink, UPLINK, POD_A, OF_A),
-            tcp(A, OUT, 9, 81, SYN),
-            Reason::EgressDenied,
-            JUDGED_A,
-        ),
-        (At(ToUplink, UPLINK, POD_A, OF_A), udp(A, OUT, 9, 53), Reason::Allowed, JUDGED_A),
-        (At(ToUplink, UPLINK, POD_A, OF_A), udp(A, NODE, 9, 53), Reason::EgressDenied, JUDGED_A),
+        (A_OUT, tcp(A, OUT, 9, 81, SYN), Reason::EgressDenied, JUDGED_A),
+        (A_OUT, udp(A, OUT, 9, 53), Reason::Allowed, JUDGED_A),
+        (A_OUT, udp(A, NODE, 9, 53), Reason::EgressDenied, JUDGED_A),
         (
             At(ToUplink, UPLINK, POD_A, JUDGED_A),
             tcp(A, OUT, 9, 81, SYN),
@@ -190,7 +115,7 @@ fn each_packet_comes_to_its_reason_and_tag() {
         ),
         (At(ToUplink, UPLINK, UPLINK, NONE), tcp(OUT, NODE, 9, 81, SYN), Reason::Transit, NONE),
         // Coming from outside.
-        (At(FromUplink, UPLINK, UPLINK, NONE), tcp(OUT, A, 9, 81, SYN), Reason::Entered, ENTERED),
+        (BACK_IN, tcp(OUT, A, 9, 81, SYN), Reason::Entered, ENTERED),
         (At(FromUplink, BARE, BARE, NONE), tcp(OUT, A, 9, 81, SYN), Reason::Entered, ENTERED),
         (At(FromUplink, UPLINK, UPLINK, OF_A), tcp(OUT, A, 9, 81, SYN), Reason::Entered, ENTERED),
         (
@@ -230,18 +155,18 @@ fn what_is_no_ip_packet_has_a_reason_at_each_hook() {
     let cut = &ip[..12];
     let own_arp = arp(A);
     for (at, ethertype, payload, reason) in [
-        (At(FromPod, POD_A, POD_A, NONE), ARP, &own_arp[..], Reason::Arp),
-        (At(FromPod, POD_A, POD_A, NONE), VLAN, &ip, Reason::Ethertype),
-        (At(FromPod, POD_A, POD_A, NONE), 0x0800, cut, Reason::Malformed),
-        (At(ToPod, POD_B, POD_A, OF_A), ARP, &ip, Reason::Arp),
-        (At(ToPod, POD_B, POD_A, OF_A), VLAN, &ip, Reason::Ethertype),
-        (At(ToPod, POD_B, POD_A, OF_A), 0x0800, cut, Reason::Malformed),
-        (At(FromUplink, UPLINK, UPLINK, NONE), ARP, &ip, Reason::Arp),
-        (At(FromUplink, UPLINK, UPLINK, NONE), VLAN, &ip, Reason::NotIp),
-        (At(FromUplink, UPLINK, UPLINK, NONE), 0x0800, cut, Reason::Entered),
-        (At(ToUplink, UPLINK, POD_A, OF_A), ARP, &ip, Reason::Arp),
-        (At(ToUplink, UPLINK, POD_A, OF_A), VLAN, &ip, Reason::NotIp),
-        (At(ToUplink, UPLINK, POD_A, OF_A), 0x0800, cut, Reason::Malformed),
+        (FROM_A, ARP, &own_arp[..], Reason::Arp),
+        (FROM_A, VLAN, &ip, Reason::Ethertype),
+        (FROM_A, 0x0800, cut, Reason::Malformed),
+        (A_TO_B, ARP, &ip, Reason::Arp),
+        (A_TO_B, VLAN, &ip, Reason::Ethertype),
+        (A_TO_B, 0x0800, cut, Reason::Malformed),
+        (BACK_IN, ARP, &ip, Reason::Arp),
+        (BACK_IN, VLAN, &ip, Reason::NotIp),
+        (BACK_IN, 0x0800, cut, Reason::Entered),
+        (A_OUT, ARP, &ip, Reason::Arp),
+        (A_OUT, VLAN, &ip, Reason::NotIp),
+        (A_OUT, 0x0800, cut, Reason::Malformed),
     ] {
         let frame = wire::ethernet(ethertype, payload);
         let found = verdict_at(&maps, at, ethertype, &frame, START);
@@ -269,7 +194,6 @@ fn a_pod_claims_no_address_but_its_own() {
     const ARP: u16 = 0x0806;
     let tables = tables();
     let maps = Simulated::new(&tables);
-    let at = At(FromPod, POD_A, POD_A, NONE);
     let cut = arp(A)[..17].to_vec();
     for (payload, reason) in [
         (arp(A), Reason::Arp),
@@ -281,7 +205,7 @@ fn a_pod_claims_no_address_but_its_own() {
         ([&[0, 6][..], &arp(A)[2..]].concat(), Reason::AddressClaim),
     ] {
         let frame = wire::ethernet(ARP, &payload);
-        let found = verdict_at(&maps, at, ARP, &frame, START);
+        let found = verdict_at(&maps, FROM_A, ARP, &frame, START);
         assert_eq!(found, Verdict { reason, tag: OF_A }, "{payload:?}");
     }
     // Whose the device is is not known yet, and neither are its addresses.
@@ -298,11 +222,11 @@ fn a_pod_claims_no_address_but_its_own() {
         let body = wire::advertisement(claimed.parse().expect("an address"));
         let mut ip = Ip::new(addr(A6), addr(B6), ICMPV6, body);
         ip.hop_limit = 255;
-        assert_eq!(verdict(&maps, at, &ip), Verdict { reason, tag: OF_A }, "{claimed}");
+        assert_eq!(verdict(&maps, FROM_A, &ip), Verdict { reason, tag: OF_A }, "{claimed}");
         ip.payload.truncate(20);
-        assert_eq!(verdict(&maps, at, &ip).reason, Reason::AddressClaim, "{claimed}, cut off");
+        assert_eq!(verdict(&maps, FROM_A, &ip).reason, Reason::AddressClaim, "{claimed}, cut off");
         // A router would not pass it on as one.
         ip.hop_limit = 254;
-        assert_eq!(verdict(&maps, at, &ip).reason, Reason::Entered);
+        assert_eq!(verdict(&maps, FROM_A, &ip).reason, Reason::Entered);
     }
 }

@@ -1,4 +1,4 @@
-//! Cost against size, both in powers of ten.
+//! Cost against size, both on logarithmic scales.
 
 use std::collections::BTreeMap;
 

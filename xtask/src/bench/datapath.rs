@@ -1,6 +1,5 @@
 //! What packets cost, beside other ways to enforce the same policy.
 
-use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
@@ -26,8 +25,8 @@ pub fn run(filter: Option<&str>) -> Result<()> {
         return Ok(());
     }
     let docs = workspace::root().join("docs");
-    write(&docs.join("datapath.json"), &(serde_json::to_string_pretty(&figures)? + "\n"))?;
-    write(&docs.join("datapath.svg"), &draw(&figures)?)
+    shell::write(&docs.join("datapath.json"), &(serde_json::to_string_pretty(&figures)? + "\n"))?;
+    shell::write(&docs.join("datapath.svg"), &draw(&figures)?)
 }
 
 fn draw(figures: &[Value]) -> Result<String> {
@@ -47,12 +46,6 @@ fn draw(figures: &[Value]) -> Result<String> {
         bail!("the benchmark told no ratio");
     }
     Ok(chart.draw(&points))
-}
-
-fn write(path: &std::path::Path, text: &str) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    println!("wrote {}", path.display());
-    Ok(())
 }
 
 /// Shows what the benchmark prints for people as it comes, and returns what it tells us.
@@ -89,7 +82,8 @@ mod tests {
     fn the_figures_in_the_docs_can_be_drawn() {
         let path = workspace::root().join("docs/datapath.json");
         let figures: Vec<Value> =
-            serde_json::from_str(&fs::read_to_string(path).expect("it is there")).expect("JSON");
+            serde_json::from_str(&std::fs::read_to_string(path).expect("it is there"))
+                .expect("JSON");
         let picture = draw(&figures).expect("ratios");
         assert_eq!(picture.matches("<polyline").count(), 5);
     }

@@ -1,8 +1,6 @@
 //! What changes cost the agent.
 
-use std::fs;
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 use super::chart::{self, Chart, Point};
 use crate::shell;
@@ -31,10 +29,7 @@ pub fn run(filter: Option<&str>) -> Result<()> {
         label: chart::seconds,
     };
     let picture = workspace::root().join("docs/reconcile.svg");
-    fs::write(&picture, chart.draw(&medians))
-        .with_context(|| format!("cannot write {}", picture.display()))?;
-    println!("wrote {}", picture.display());
-    Ok(())
+    shell::write(&picture, &chart.draw(&medians))
 }
 
 /// Reads divan's table: a line for each benchmark, and under it one for each size.

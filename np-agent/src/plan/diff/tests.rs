@@ -160,7 +160,6 @@ fn the_generation_rises_before_anything_is_removed() {
     assert!(generation < at(|op| matches!(op, Op::RemoveRule(_))));
 }
 
-/// At once, and not with what else changes: that may break off.
 /// Whichever alone may change a verdict on a flow that is known.
 #[test]
 fn peers_rules_and_policies_each_raise_the_generation() {
@@ -186,6 +185,7 @@ fn peers_rules_and_policies_each_raise_the_generation() {
     }
 }
 
+/// At once, and not with what else changes: that may break off.
 #[test]
 fn a_new_tunnel_is_closed_first_and_with_a_generation_of_its_own() {
     let actual = mk_tables(vec![(1, 1)], vec![(1, 0), (0, 0), (0, 0)]);
