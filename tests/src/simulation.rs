@@ -13,7 +13,9 @@ use std::net::IpAddr;
 
 use np_agent::bind::Settings;
 use np_agent::index::{Index, Touched};
-use np_agent::model::{Change, Device, DeviceChange, DevicePeer, IfIndex, NodeName, PodKey};
+use np_agent::model::{
+    Change, Device, DeviceChange, DevicePeer, IfIndex, Labels, NodeName, Phase, Pod, PodKey, PodUid,
+};
 use np_agent::plan::Tables;
 use np_agent::plan::simulate::Simulated;
 use np_agent::reconcile::Reconciler;
@@ -128,6 +130,22 @@ impl Simulation {
             End::Node { node, .. } => Place::Node(NodeName(node.as_str().into())),
             End::Address(_) => Place::Outside,
         }
+    }
+}
+
+/// A running pod of `node-1`, in the namespace `default` and without labels.
+pub fn pod(name: &str, address: IpAddr) -> Pod {
+    Pod {
+        key: PodKey::new("default", name),
+        uid: PodUid(format!("uid-{name}").into()),
+        node: Some(NodeName("node-1".into())),
+        labels: Labels::new().into(),
+        addresses: [address].into(),
+        named_ports: Vec::new().into(),
+        host_network: false,
+        phase: Phase::Active,
+        terminating: false,
+        created: 0,
     }
 }
 

@@ -6,34 +6,19 @@ use std::net::{IpAddr, Ipv4Addr};
 use np_agent::bind::Settings;
 use np_agent::compile::Atom;
 use np_agent::model::{
-    Change, Device, DeviceChange, IfIndex, IpBlock, NodeName, Object, ObjectKey, Peer, Phase, Pod,
-    PodKey, PodUid, Policy, PolicyKey, PortMatch, Ports, Protocol, Requirement, Rule, Selector,
+    Change, Device, DeviceChange, IfIndex, IpBlock, NodeName, Object, ObjectKey, Peer, Policy,
+    PolicyKey, PortMatch, Ports, Protocol, Requirement, Rule, Selector,
 };
 use np_agent::plan::{Limits, Tables};
 use np_agent::reconcile::{Plan, Reconciler};
 use np_common::direction::Direction;
 use np_common::endpoint::Role;
 use np_common::tunnel::Encapsulation;
-use np_tests::simulation::{Judge, device};
+use np_tests::simulation::{Judge, device, pod};
 
 const NODE: &str = "node-1";
 const DEVICE: u32 = 100;
 const TCP: u8 = 6;
-
-fn pod(name: &str, address: Ipv4Addr) -> Object {
-    Object::Pod(Pod {
-        key: PodKey::new("default", name),
-        uid: PodUid(format!("uid-{name}").into()),
-        node: Some(NodeName(NODE.into())),
-        labels: BTreeMap::new().into(),
-        addresses: [address.into()].into(),
-        named_ports: Vec::new().into(),
-        host_network: false,
-        phase: Phase::Active,
-        terminating: false,
-        created: 0,
-    })
-}
 
 /// One pod behind one device, and no policy yet.
 fn node(limits: Limits) -> Reconciler {
@@ -41,7 +26,7 @@ fn node(limits: Limits) -> Reconciler {
     let mut reconciler =
         Reconciler::new(node, Settings::default(), false, Tables::default()).with_limits(limits);
     let address = Ipv4Addr::new(100, 68, 1, 10);
-    reconciler.objects([Change::Apply(pod("subject", address))]);
+    reconciler.objects([Change::Apply(Object::Pod(pod("subject", address.into())))]);
     reconciler.device(DeviceChange::Seen(device(DEVICE, Some(vec![address.into()]))));
     reconciler
 }
@@ -172,7 +157,7 @@ fn a_change_that_a_map_has_no_room_for_is_refused_whole() {
 
     // A pod that comes meanwhile waits, and nothing passes it.
     let late = Ipv4Addr::new(100, 68, 1, 11);
-    reconciler.objects([Change::Apply(pod("late", late))]);
+    reconciler.objects([Change::Apply(Object::Pod(pod("late", late.into())))]);
     reconciler.device(DeviceChange::Seen(device(DEVICE + 1, Some(vec![late.into()]))));
     assert!(write(&mut reconciler).refused.is_some());
     let peer = address(203, 0, 113, 9);
@@ -208,7 +193,7 @@ fn a_change_that_a_map_has_no_room_for_is_refused_whole() {
 fn who_lists_the_most_blocks_is_told_when_blocks_have_no_room() {
     let mut reconciler = node(Limits { cidrs: 5, ..Limits::default() });
     let address = Ipv4Addr::new(100, 68, 1, 11);
-    let Object::Pod(mut other) = pod("other", address) else { unreachable!("it is a pod") };
+    let mut other = pod("other", address.into());
     other.key.namespace = "other".into();
     reconciler.objects([Change::Apply(Object::Pod(other))]);
     reconciler.device(DeviceChange::Seen(device(DEVICE + 1, Some(vec![address.into()]))));
@@ -230,7 +215,7 @@ fn who_lists_the_most_blocks_is_told_when_blocks_have_no_room() {
 fn who_lists_the_most_ports_is_told_when_rules_have_no_room() {
     let mut reconciler = node(Limits { rules: 50, ..Limits::default() });
     let address = Ipv4Addr::new(100, 68, 1, 11);
-    let Object::Pod(mut other) = pod("other", address) else { unreachable!("it is a pod") };
+    let mut other = pod("other", address.into());
     other.key.namespace = "other".into();
     reconciler.objects([Change::Apply(Object::Pod(other))]);
     reconciler.device(DeviceChange::Seen(device(DEVICE + 1, Some(vec![address.into()]))));
@@ -315,9 +300,7 @@ fn a_pod_s_other_labels_bring_it_other_policies_at_once() {
     };
     assert!(allowed(&reconciler), "nothing selects it");
     for (label, denied) in [("web", true), ("other", false), ("web", true)] {
-        let Object::Pod(mut subject) = pod("subject", Ipv4Addr::new(100, 68, 1, 10)) else {
-            unreachable!("it is a pod")
-        };
+        let mut subject = pod("subject", Ipv4Addr::new(100, 68, 1, 10).into());
         subject.labels = BTreeMap::from([(label.to_owned(), String::new())]).into();
         reconciler.objects([Change::Apply(Object::Pod(subject))]);
         write(&mut reconciler);

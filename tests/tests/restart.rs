@@ -5,31 +5,20 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use np_agent::bind::Settings;
 use np_agent::model::{
-    Change, Device, DeviceChange, IfIndex, NodeName, Object, Phase, Pod, PodKey, Policy, PolicyKey,
-    Selector,
+    Change, Device, DeviceChange, IfIndex, NodeName, Object, Pod, Policy, PolicyKey, Selector,
 };
 use np_agent::plan::record::EndpointRecord;
 use np_agent::plan::{Op, Tables};
 use np_agent::reconcile::Reconciler;
 use np_common::endpoint::{EndpointId, Iface, Role};
-use np_tests::simulation::device;
+use np_tests::simulation::{device, pod};
 
 const DEVICE: u32 = 100;
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(100, 68, 1, 10));
 
-fn pod() -> Pod {
-    Pod {
-        key: PodKey::new("default", "subject"),
-        uid: np_agent::model::PodUid("uid-1".into()),
-        node: Some(NodeName("node-1".into())),
-        labels: BTreeMap::from([("app".into(), "db".into())]).into(),
-        addresses: [ADDRESS].into(),
-        named_ports: Vec::new().into(),
-        host_network: false,
-        phase: Phase::Active,
-        terminating: false,
-        created: 0,
-    }
+fn subject() -> Pod {
+    let labels = BTreeMap::from([("app".into(), "db".into())]).into();
+    Pod { labels, ..pod("subject", ADDRESS) }
 }
 
 fn deny_all() -> Change {
@@ -57,7 +46,7 @@ fn write(reconciler: &mut Reconciler) -> Vec<Op> {
 /// The tables of an agent that knew one pod, and what it recorded of it.
 fn left_behind() -> (Tables, EndpointRecord) {
     let mut before = reconciler(Tables::default());
-    before.objects([Change::Apply(Object::Pod(pod())), deny_all()]);
+    before.objects([Change::Apply(Object::Pod(subject())), deny_all()]);
     before.device(DeviceChange::Seen(device(DEVICE, Some(vec![ADDRESS]))));
     write(&mut before);
     let endpoints = before.endpoints();

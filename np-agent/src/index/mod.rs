@@ -204,7 +204,7 @@ mod tests {
     use super::*;
     use crate::model::{Labels, Phase};
 
-    fn pod(namespace: &str, name: &str, address: &str) -> Pod {
+    pub(super) fn pod(namespace: &str, name: &str, address: &str) -> Pod {
         Pod {
             key: PodKey::new(namespace, name),
             uid: PodUid(format!("uid-{name}").into()),

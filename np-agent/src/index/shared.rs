@@ -83,7 +83,8 @@ impl<T: ?Sized> Default for Pool<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Phase, PodKey, PodUid, PolicyKey, Rule};
+    use crate::index::tests::pod;
+    use crate::model::{PolicyKey, Rule};
 
     #[test]
     fn what_equals_is_held_once_and_what_nobody_holds_is_let_go_of() {
@@ -106,16 +107,9 @@ mod tests {
     #[test]
     fn pods_and_policies_share_what_they_have_in_common() {
         let pod = |name: &str| Pod {
-            key: PodKey::new("default", name),
-            uid: PodUid(name.into()),
             node: Some(NodeName("node-1".into())),
             labels: Labels::from([("app".into(), "web".into())]).into(),
-            addresses: Vec::new().into(),
-            named_ports: Vec::new().into(),
-            host_network: false,
-            phase: Phase::Active,
-            terminating: false,
-            created: 0,
+            ..pod("default", name, "10.0.0.1")
         };
         let selector = || Selector { requirements: [Requirement::Exists("app".into())].into() };
         let policy = |name: &str| Policy {

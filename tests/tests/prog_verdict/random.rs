@@ -152,54 +152,37 @@ impl Random {
 
     /// A packet of a flow, either way; mostly where it belongs.
     pub(crate) fn follow_up(&mut self, key: &FlowKey, flow: &Flow) -> Case {
-        if self.one_in(4) {
-            return self.error_about(key, flow);
-        }
-        let mut case = self.packet_of(key, flow);
-        if self.one_in(6) {
-            case.frame = self.in_pieces(&case.frame);
-        }
-        case
-    }
-
-    /// The same packet as a piece of a datagram.
-    pub(crate) fn in_pieces(&mut self, frame: &[u8]) -> Vec<u8> {
-        let mut frame = frame.to_vec();
-        if u16::from_be_bytes([frame[12], frame[13]]) == ETH_P_IPV4 {
-            let [high, low] = self.pick([[0x20, 0], [0x20, 0xb9], [0, 0xb9]]);
-            frame.splice(18..22, [0, self.pick([1, 2]), high, low]);
-        } else {
-            let next = std::mem::replace(&mut frame[20], 44);
-            let [high, low] = self.pick([[0, 1], [5, 0xc9], [5, 0xc8]]);
-            let id = self.pick([1, 2]);
-            frame.splice(54..54, [next, 0, high, low, 0, 0, 0, id]);
-        }
-        frame
+        if self.one_in(4) { self.error_about(key, flow) } else { self.packet_of(key, flow) }
     }
 
     /// An ICMP error about a packet of the flow, from either end or the way between.
     pub(crate) fn error_about(&mut self, key: &FlowKey, flow: &Flow) -> Case {
         let mut case = self.packet_of(key, flow);
-        let about = case.frame[14..].to_vec();
         let v4 = key.src.is_v4();
         // What comes in at `from_*` is about a packet of the flow itself, so the other way round
         // than the reply there; what leaves at `to_*` is about a reply.
         let at_entry = matches!(case.hook, Hook::FromPod | Hook::FromUplink);
         let key = if at_entry { *key } else { key.reversed() };
-        let quoted = if self.one_in(5) { about } else { self.bytes_of(&key) };
-        let keep = self.pick([20, 28, 40, 48, 56]).min(quoted.len());
+        let quoted = if self.one_in(5) { key.reversed() } else { key };
+        let quoted = self.ip_of(&quoted);
         let (protocol, message) = if v4 { (ICMP, 3) } else { (ICMPV6, 2) };
-        let payload = [&wire::icmp(message, 0)[..], &quoted[..keep]].concat();
+        let payload = wire::icmp_error(message, &quoted, self.pick([20, 28, 40, 48, 56]));
         let from = if self.one_in(3) { self.addr(v4) } else { key.dst.into() };
         let to = if self.one_in(6) { self.addr(v4) } else { key.src.into() };
         case.frame = Ip::new(from, to, protocol, payload).frame();
         case
     }
 
-    /// A packet with this tuple, without a link header.
-    pub(crate) fn bytes_of(&mut self, key: &FlowKey) -> Vec<u8> {
+    /// A packet with this tuple.
+    pub(crate) fn ip_of(&mut self, key: &FlowKey) -> Ip {
         let payload = self.payload_of(key);
-        Ip::new(key.src.into(), key.dst.into(), key.protocol as u8, payload).bytes()
+        Ip::new(key.src.into(), key.dst.into(), key.protocol as u8, payload)
+    }
+
+    /// A piece of one of few datagrams.
+    pub(crate) fn fragment(&mut self) -> Fragment {
+        let offset = self.pick([0, 0, 185, 0x1fff]);
+        Fragment { offset, more: !self.one_in(4), id: self.pick([1, 2]) }
     }
 
     pub(crate) fn packet_of(&mut self, key: &FlowKey, flow: &Flow) -> Case {
@@ -224,10 +207,11 @@ impl Random {
         };
         let tag = if sender.is_none() { Tag::ENTERED } else { Tag::of(sender) };
         let tag = if reply { Tag::NONE } else { tag };
-        let frame = wire::ethernet(
-            if key.src.is_v4() { ETH_P_IPV4 } else { ETH_P_IPV6 },
-            &self.bytes_of(&key),
-        );
+        let mut ip = self.ip_of(&key);
+        if self.one_in(6) {
+            ip.fragment = Some(self.fragment());
+        }
+        let frame = ip.frame();
         Case { hook, ifindex, ingress_ifindex, tag, frame }
     }
 
@@ -303,8 +287,7 @@ impl Random {
         let mut ip = Ip::new(src, dst, protocol, payload);
         ip.hop_limit = self.pick([64, 255, 255, 1, 1]);
         if self.one_in(12) {
-            let offset = self.pick([0, 0, 185, 0x1fff]);
-            ip.fragment = Some(Fragment { offset, more: !self.one_in(4), id: self.pick([1, 2]) });
+            ip.fragment = Some(self.fragment());
         }
         if self.one_in(6) {
             ip.options = self.pick([1, 2, 5, 6, 7, 8]);
