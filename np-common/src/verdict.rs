@@ -117,6 +117,9 @@ reasons! {
     TunnelFromPod = 44, "tunnel-from-pod";
     /// A pod claimed, by ARP or a neighbour advertisement, an address that is not its own.
     AddressClaim = 45, "address-claim";
+    /// `to_uplink`: policy-based IPsec of the node wrapped it before it was seen, and its sender is
+    /// isolated: where it goes cannot be told.
+    Unjudgeable = 46, "unjudgeable";
 }
 
 impl Reason {
@@ -172,6 +175,7 @@ pub const fn posture(reason: Reason) -> Action {
         | Reason::ExtensionHeaders
         | Reason::TunnelForged
         | Reason::TunnelFromPod
-        | Reason::AddressClaim => Action::Drop,
+        | Reason::AddressClaim
+        | Reason::Unjudgeable => Action::Drop,
     }
 }

@@ -1,15 +1,17 @@
 //! Services as kube-proxy makes them: the same chains, marks and masquerading, so that whatever the
 //! agent sees here it sees on a real node.
 //!
-//! [`iptables`] and [`nftables`] write the rules of kube-proxy's two modes from one [`Service`].
+//! [`iptables`], [`nftables`] and [`ipvs`] write kube-proxy's three modes from one [`Service`]; the
+//! last needs a kernel that has IPVS.
 //! Host ports and the masquerading of pods towards the internet are not kube-proxy's: the portmap
 //! plugin and ip-masq-agent write them, with iptables in either mode ([`node`]).
 
 mod iptables;
+mod ipvs;
 mod nftables;
 mod node;
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
@@ -25,10 +27,7 @@ use crate::topology::{NodeSpec, Spec};
 pub enum Mode {
     Iptables,
     Nftables,
-}
-
-impl Mode {
-    pub const ALL: [Mode; 2] = [Mode::Iptables, Mode::Nftables];
+    Ipvs,
 }
 
 impl fmt::Display for Mode {
@@ -36,6 +35,7 @@ impl fmt::Display for Mode {
         f.write_str(match self {
             Mode::Iptables => "iptables",
             Mode::Nftables => "nftables",
+            Mode::Ipvs => "ipvs",
         })
     }
 }
@@ -47,7 +47,8 @@ impl FromStr for Mode {
         match text {
             "iptables" => Ok(Mode::Iptables),
             "nftables" => Ok(Mode::Nftables),
-            other => bail!("no proxy mode is named {other}: use iptables or nftables"),
+            "ipvs" => Ok(Mode::Ipvs),
+            other => bail!("no proxy mode is named {other}: use iptables, nftables or ipvs"),
         }
     }
 }
@@ -56,6 +57,7 @@ impl FromStr for Mode {
 pub enum Protocol {
     Tcp,
     Udp,
+    Sctp,
 }
 
 impl Protocol {
@@ -63,6 +65,7 @@ impl Protocol {
         match self {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
         }
     }
 }
@@ -136,6 +139,9 @@ const AFFINITY: u32 = 10_800;
 
 /// Writes all rules of a node.
 pub fn install(spec: &Spec, node: &NodeSpec, mode: Mode, inside: &Namespace) -> Result<()> {
+    if mode == Mode::Ipvs {
+        ipvs::prepare(inside)?;
+    }
     for family in Family::BOTH {
         let view = View::new(spec, node, family);
         match mode {
@@ -145,6 +151,7 @@ pub fn install(spec: &Spec, node: &NodeSpec, mode: Mode, inside: &Namespace) -> 
             Mode::Nftables => {
                 inside.feed("nft", &["-f", "-"], &nftables::rules(&view))?;
             }
+            Mode::Ipvs => ipvs::install(&view, inside)?,
         }
         restore(inside, family, &node::rules(spec, node, family))?;
     }
@@ -165,6 +172,11 @@ fn restore(inside: &Namespace, family: Family, rules: &str) -> Result<()> {
         Family::V6 => "ip6tables-restore",
     };
     inside.feed(program, &["--noflush"], rules).map(drop)
+}
+
+/// Appends one line. Writing to a string cannot fail.
+fn put(text: &mut String, line: fmt::Arguments<'_>) {
+    writeln!(text, "{line}").expect("a string takes every write");
 }
 
 /// What kube-proxy on one node knows, in one family, resolved to addresses.

@@ -4,7 +4,9 @@
 //! The open table is played without agents first, where it proves that the shape itself works,
 //! then with agents and no policy, where nothing may change. Then come the policies.
 
+pub mod cases;
 mod cluster;
+pub mod services;
 
 use anyhow::{Context, Result, ensure};
 

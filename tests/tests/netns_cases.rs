@@ -1,34 +1,14 @@
-//! Every story with real traffic: one cluster with one agent per node, the policies of a case, and
-//! each cell of its matrix probed in IPv4 and IPv6.
-//!
-//! One set-up serves all stories of a proxy mode; a failing story does not hide the others.
+//! Every story with real traffic, behind the modes of kube-proxy that every kernel has; edits and
+//! mistakes on the same stage.
 
 use anyhow::Result;
 use np_tests::demo::terminal::Terminal;
 use np_tests::matrix;
 use np_tests::proxy::Mode;
-use np_tests::story::{self, Stage, edit, malformed};
+use np_tests::story::{Stage, edit, malformed};
+use np_tests::trial::cases::every_case_holds;
 
 const PLAIN: Terminal = Terminal { colour: false };
-
-fn every_case_holds(mode: Mode) -> Result<()> {
-    let row = matrix::row("kube-proxy", format!("{mode}: every case of the demo"));
-    let mut stage = Stage::set_up(mode)?;
-    let mut failures = String::new();
-    let (mut stories, mut checks) = (0, 0);
-    for story in story::all() {
-        let played = stage.play(story)?;
-        stories += 1;
-        checks += played.checks();
-        if played.differing() > 0 {
-            failures += &PLAIN.story(&played);
-        }
-    }
-    println!("{mode}: {stories} stories, {checks} cells checked");
-    assert!(failures.is_empty(), "{mode}:{failures}");
-    row.holds();
-    Ok(())
-}
 
 #[test]
 fn every_case_holds_behind_iptables() -> Result<()> {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use crate::args::PlaceArgs;
 use crate::dataplane::{Chain, probe};
-use crate::links::Monitor;
+use crate::links::{self, Monitor};
 use crate::model::{Device, IfIndex};
 
 /// One line of the result.
@@ -62,6 +62,8 @@ pub fn run(place: &PlaceArgs) -> anyhow::Result<ExitCode> {
         }
     }
 
+    lines.push(ipsec());
+
     for Line { level, subject, text } in &lines {
         println!("{} {subject:<13} {text}", level.label());
     }
@@ -72,6 +74,23 @@ pub fn run(place: &PlaceArgs) -> anyhow::Result<ExitCode> {
 fn kernel() -> Line {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     Line { level: Level::Ok, subject: "kernel", text: format!("Linux {}", release.trim()) }
+}
+
+/// What policy-based IPsec wraps is hidden from us.
+fn ipsec() -> Line {
+    let (level, text) = match links::wrapping_policies() {
+        Ok(0) => (Level::Ok, "no policy wraps what pods send".to_owned()),
+        Ok(count) => (
+            Level::Warn,
+            format!(
+                "policies of the kernel (`ip xfrm policy`, {count} of them) wrap packets before they can be judged: \
+                 what pods isolated for egress send there is dropped (reason unjudgeable), and pods isolated \
+                 for ingress get no replies from there; use WireGuard or xfrm interfaces between nodes"
+            ),
+        ),
+        Err(error) => (Level::Warn, in_full(&error)),
+    };
+    Line { level, subject: "ipsec", text }
 }
 
 /// Programs of others in front of ours: an OK of theirs hides a packet from policy.

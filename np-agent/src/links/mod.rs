@@ -15,6 +15,7 @@
 
 mod event;
 mod facts;
+mod ipsec;
 mod monitor;
 mod request;
 mod routes;
@@ -23,6 +24,7 @@ mod tunnel;
 
 use std::{io, time::Duration};
 
+pub use ipsec::wrapping_policies;
 pub use monitor::Monitor;
 
 /// What can go wrong between the agent and the kernel.

@@ -314,6 +314,16 @@ impl Case<'_> {
             assert_eq!(before.endpoint(), destination, "{self:?}");
             return;
         }
+        if destination.is_none()
+            && matches!(packet.protocol, packet::ESP | packet::AUTHENTICATION)
+            && !self.is_of(source, &packet.src)
+        {
+            let isolated = self.old.is_isolated(source, Direction::Egress);
+            let expected = if isolated { Reason::Unjudgeable } else { Reason::NotIsolated };
+            assert_eq!(reason, expected, "{self:?}");
+            assert_eq!(self.keys(self.old), self.keys(self.new), "no flow of any pod: {self:?}");
+            return;
+        }
         self.opens_one_flow(&packet, source, destination);
         if packet.kind == Kind::IcmpError {
             self.error(source, destination, seen);

@@ -18,7 +18,7 @@ mod flows;
 mod judge;
 
 use flows::{entered, leaving};
-use judge::{Tuple, to_tunnel};
+use judge::{Tuple, isolated, to_tunnel};
 
 use crate::addr::Addr;
 use crate::config::Config;
@@ -246,6 +246,13 @@ fn to_uplink<M: Maps, R: PacketReader + ?Sized>(
     let source = sender(maps, context, &packet);
     if source.is_none() {
         return pass(Reason::Transit);
+    }
+    // Policy-based IPsec wrapped it on its way here, in an address of the node. All pods' packets
+    // to one node then have the same tuple, which is no flow of any.
+    let ipsec = matches!(packet.protocol, packet::ESP | packet::AUTHENTICATION);
+    if ipsec && !is_of(maps, source, &packet.src) {
+        let isolated = isolated(maps, source, EndpointId::NONE);
+        return judged(if isolated { Reason::Unjudgeable } else { Reason::NotIsolated });
     }
     judged(leaving(maps, reader, packet, source, EndpointId::NONE, context))
 }

@@ -14,6 +14,9 @@ use crate::fragment::PortPair;
 pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
+pub const ESP: u8 = 50;
+/// In IPv6 it is an extension header, which is followed.
+pub const AUTHENTICATION: u8 = 51;
 pub const ICMPV6: u8 = 58;
 pub const SCTP: u8 = 132;
 
@@ -250,7 +253,6 @@ fn parse_v6<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Result<Packet,
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
-const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 
 #[inline(always)]

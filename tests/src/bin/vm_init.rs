@@ -41,7 +41,7 @@ fn run() -> Result<()> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     println!("vm: Linux {}", release.trim());
     command("ip").args(["link", "set", "lo", "up"]).status().context("starting ip")?;
-    for module in ["br_netfilter", "ip_vs", "sctp"] {
+    for module in ["br_netfilter", "ip_vs", "sctp", "tun"] {
         // What needs one that is not there fails by itself, and says what it lacks.
         let _missing = command("modprobe").arg(module).status().context("starting modprobe")?;
     }

@@ -1,8 +1,6 @@
 //! kube-proxy's iptables mode: the tables `filter` and `nat`, as `iptables-restore` reads them.
 
-use std::fmt::Write;
-
-use super::{AFFINITY, EndpointView, PortView, View};
+use super::{AFFINITY, EndpointView, PortView, View, put};
 use crate::address::Family;
 
 pub(super) fn rules(view: &View) -> String {
@@ -202,9 +200,4 @@ fn spread(rules: &mut String, chain: &str, port: &PortView, endpoints: &[&Endpoi
             ),
         );
     }
-}
-
-/// Appends one line. Writing to a string cannot fail.
-fn put(rules: &mut String, line: std::fmt::Arguments<'_>) {
-    writeln!(rules, "{line}").expect("a string takes every write");
 }

@@ -1,8 +1,6 @@
 //! kube-proxy's nftables mode: its one table `kube-proxy`, as `nft -f` reads it.
 
-use std::fmt::Write;
-
-use super::{AFFINITY, EndpointView, PortView, View};
+use super::{AFFINITY, EndpointView, PortView, View, put};
 use crate::address::Family;
 
 pub(super) fn rules(view: &View) -> String {
@@ -230,9 +228,4 @@ fn listed(elements: impl Iterator<Item = String>) -> String {
         return String::new();
     }
     format!("elements = {{ {} }}", elements.join(",\n      "))
-}
-
-/// Appends one line. Writing to a string cannot fail.
-fn put(rules: &mut String, line: std::fmt::Arguments<'_>) {
-    writeln!(rules, "{line}").expect("a string takes every write");
 }

@@ -16,7 +16,7 @@ use np_common::decide::{Context, decide};
 use np_common::direction::Hook;
 use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord, Role};
 use np_common::flow::{Flow, FlowKey, Time};
-use np_common::packet::{ICMPV6, TCP, UDP};
+use np_common::packet::{AUTHENTICATION, ESP, ICMPV6, TCP, UDP};
 use np_common::rules::{ClassId, RuleSetId};
 use np_common::tag::Tag;
 use np_common::verdict::Verdict;
@@ -119,6 +119,10 @@ fn udp(src: &str, dst: &str, sport: u16, dport: u16) -> Ip {
     Ip::new(addr(src), addr(dst), UDP, wire::udp(sport, dport))
 }
 
+fn esp(src: &str, dst: &str) -> Ip {
+    Ip::new(addr(src), addr(dst), ESP, vec![0; 24])
+}
+
 fn icmp6(src: &str, dst: &str, message: u8, hop_limit: u8) -> Ip {
     let mut ip = Ip::new(addr(src), addr(dst), ICMPV6, wire::icmp(message, 1));
     ip.payload.resize(24, 0);
@@ -138,6 +142,7 @@ const NONE: Tag = Tag::NONE;
 const ENTERED: Tag = Tag::ENTERED;
 const JUDGED: Tag = Tag::NONE.with_egress_judged();
 const JUDGED_A: Tag = OF_A.with_egress_judged();
+const JUDGED_B: Tag = OF_B.with_egress_judged();
 const FLOW_OK: Tag = OF_A.with_flow_ok();
 
 const FROM_A: At = At(FromPod, POD_A, POD_A, NONE);

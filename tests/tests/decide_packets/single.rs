@@ -95,6 +95,16 @@ fn each_packet_comes_to_its_reason_and_tag() {
         (A_OUT, tcp(A, OUT, 9, 81, SYN), Reason::EgressDenied, JUDGED_A),
         (A_OUT, udp(A, OUT, 9, 53), Reason::Allowed, JUDGED_A),
         (A_OUT, udp(A, NODE, 9, 53), Reason::EgressDenied, JUDGED_A),
+        // Wrapped by the node's IPsec, and by the pod itself.
+        (A_OUT, esp(NODE, OUT), Reason::Unjudgeable, JUDGED_A),
+        (A_OUT, esp("2001:db8::1", OUT6), Reason::Unjudgeable, JUDGED_A),
+        (A_OUT, Ip { protocol: AUTHENTICATION, ..esp(NODE, OUT) }, Reason::Unjudgeable, JUDGED_A),
+        (At(ToUplink, UPLINK, POD_A, NONE), esp(NODE, OUT), Reason::Unjudgeable, JUDGED),
+        (At(ToUplink, UPLINK, POD_B, OF_B), esp(NODE, OUT), Reason::NotIsolated, JUDGED_B),
+        (At(ToUplink, UPLINK, 0, NONE), esp(NODE, OUT), Reason::Own, NONE),
+        (At(ToUplink, UPLINK, POD_A, FLOW_OK), esp(NODE, OUT), Reason::ReplyPassed, FLOW_OK),
+        (A_OUT, esp(A, OUT), Reason::EgressDenied, JUDGED_A),
+        (A_OUT, esp(A_MORE, OUT), Reason::EgressDenied, JUDGED_A),
         (
             At(ToUplink, UPLINK, POD_A, JUDGED_A),
             tcp(A, OUT, 9, 81, SYN),

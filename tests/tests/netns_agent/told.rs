@@ -93,7 +93,7 @@ fn check_finds_a_program_in_front_of_ours() {
     let mut world = World::new(CLIENT);
     let (code, out, err) = world.agent().subcommand(&["check"]).unwrap();
     assert_eq!(code, 0, "{out}{err}");
-    for subject in ["kernel", "capabilities", "bpffs", "netlink", "programs"] {
+    for subject in ["kernel", "capabilities", "bpffs", "netlink", "programs", "ipsec"] {
         let line = out.lines().find(|line| line.split_whitespace().nth(1) == Some(subject));
         let line = line.unwrap_or_else(|| panic!("no line on {subject}: {out}"));
         assert!(line.starts_with("ok "), "{line}");
@@ -121,4 +121,19 @@ fn check_finds_a_program_in_front_of_ours() {
     drop(link);
     let (_, out, _) = world.agent().subcommand(&["check"]).unwrap();
     assert!(!out.contains("warn"), "{out}");
+}
+
+/// A policy-based tunnel hides from us what it wraps; one of an xfrm interface does not.
+#[test]
+fn check_names_policy_based_ipsec() {
+    let mut world = World::new(CLIENT);
+    let tunnel = "xfrm policy add src 100.68.1.0/24 dst 100.68.9.0/24 dir out \
+                  tmpl src 192.168.65.10 dst 192.168.65.99 proto esp mode tunnel";
+    world.node().ip(tunnel).unwrap();
+    let (code, out, err) = world.agent().subcommand(&["check"]).unwrap();
+    assert_eq!(code, 0, "{out}{err}");
+    let warning = out.lines().find(|line| line.starts_with("warn")).unwrap_or_default();
+    for part in ["ipsec", "1 of them", "unjudgeable"] {
+        assert!(warning.contains(part), "{part}: {out}");
+    }
 }

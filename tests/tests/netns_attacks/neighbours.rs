@@ -1,8 +1,12 @@
 //! Third parties' programs and marks beside ours.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
-use np_tests::bpf::{self, Place, TcSide};
+use np_agent::dataplane::Mechanism;
+use np_tests::bpf::{self, Place, TcSide, insn};
 use np_tests::matrix::{self, Row};
+use np_tests::netns::Namespace;
 use np_tests::probe::{Kind, PATIENCE, probe};
 
 use np_tests::wire::datagram;
@@ -10,11 +14,6 @@ use np_tests::wire::datagram;
 use crate::field::{ARRIVES, Field, SILENT, ip_packet};
 
 use crate::raw::Raw;
-
-/// An eBPF instruction: code, destination and source register, offset, constant.
-fn insn(code: u64, dst: u64, src: u64, offset: i16, imm: i32) -> u64 {
-    code | dst << 8 | src << 12 | u64::from(offset as u16) << 16 | u64::from(imm as u32) << 32
-}
 
 /// A third party's program that writes the mark's low byte over the last of the sending device's
 /// hardware address: what arrives says that it ran, and what mark it saw.
@@ -46,18 +45,21 @@ fn copy_to(ifindex: u32) -> Vec<u64> {
     ]
 }
 
-/// A TCX program and a clsact filter behind ours see what passes and nothing else; marks and the
-/// rules that use them stay their owner's.
+/// Adds a filter to the devices' clsact qdisc, behind ours.
+fn filter(node: &Namespace, device: &str, preference: u8, pin: &Path) -> Result<()> {
+    let pin = pin.display();
+    let command = format!("filter add dev {device} egress pref {preference} bpf da pinned {pin}");
+    node.feed("tc", &command.split(' ').collect::<Vec<_>>(), "").map(drop)
+}
+
+/// A TCX program, where the kernel has TCX, and clsact filters behind ours see what passes and
+/// nothing else; marks and the rules that use them stay their owner's.
 #[test]
 fn neighbours_and_marks_work_on_beside_the_agent() -> Result<()> {
-    let rows = [
-        "a TCX program behind ours",
-        "a clsact filter behind ours",
-        "exact fwmark rules",
-        "--set-mark",
-        "CONNMARK",
-    ]
-    .map(|name| matrix::row("Neighbours", name));
+    let tcx = Mechanism::of_kernel()? == Mechanism::Tcx;
+    let rows = ["a clsact filter behind ours", "exact fwmark rules", "--set-mark", "CONNMARK"];
+    let names = rows.into_iter().chain(tcx.then_some("a TCX program behind ours"));
+    let rows: Vec<Row> = names.map(|name| matrix::row("Neighbours", name)).collect();
     let mut field = Field::new()?;
     let node = field.cluster.namespace("node-1")?.clone();
     node.ip("link add tap type veth peer name tapped\nlink set tap up\nlink set tapped up")?;
@@ -65,18 +67,22 @@ fn neighbours_and_marks_work_on_beside_the_agent() -> Result<()> {
     let stamp = bpf::load("stamp_mark", &stamp_mark())?;
     let tap = node.run(|| Ok(nix::net::if_::if_nametoindex("tap")?))?;
     let copy = bpf::load("copy_to", &copy_to(tap))?;
-    let pin = field.agents.as_ref().context("the agents run")?.pins().join("copy");
-    bpf::pin(&copy, &pin)?;
+    let pins = field.agents.as_ref().context("the agents run")?.pins();
+    let [stamp_pin, copy_pin] = ["stamp", "copy"].map(|name| pins.join(name));
+    bpf::pin(&stamp, &stamp_pin)?;
+    bpf::pin(&copy, &copy_pin)?;
     let mut links = Vec::new();
     for device in ["v-open", "v-closed"] {
-        links.push(node.run(|| {
-            let ifindex = nix::net::if_::if_nametoindex(device)?;
-            Ok(bpf::attach(&stamp, ifindex, TcSide::Egress, Place::Last)?)
-        })?);
-        node.feed("tc", &["qdisc", "add", "dev", device, "clsact"], "")?;
-        let pin = pin.display();
-        let filter = format!("filter add dev {device} egress pref 7 bpf da pinned {pin}");
-        node.feed("tc", &filter.split(' ').collect::<Vec<_>>(), "")?;
+        if tcx {
+            links.push(node.run(|| {
+                let ifindex = nix::net::if_::if_nametoindex(device)?;
+                Ok(bpf::attach(&stamp, ifindex, TcSide::Egress, Place::Last)?)
+            })?);
+            node.feed("tc", &["qdisc", "add", "dev", device, "clsact"], "")?;
+        } else {
+            filter(&node, device, 6, &stamp_pin)?;
+        }
+        filter(&node, device, 7, &copy_pin)?;
     }
     let tapped = Raw::open(&node, "tapped")?;
     let rule =

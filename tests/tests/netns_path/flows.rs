@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use np_agent::model::IfIndex;
 use np_common::maps::FLOWS;
 use np_tests::address::Family;
@@ -64,6 +65,9 @@ fn open_line(
 }
 
 fn open_lines(from: &Namespace, to: SocketAddr, count: usize) -> Result<Vec<Line>> {
+    // Both ends are this process's, and by default it may open 1,024 files.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     from.run(|| (0..count).map(|_| Line::open(to)).collect())
 }
 

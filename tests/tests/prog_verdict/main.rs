@@ -33,7 +33,7 @@ use np_common::direction::Hook;
 use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord, Role};
 use np_common::flow::{Flow, FlowKey, State, Time};
 use np_common::packet::{
-    ACK, ECHO, ETH_P_IPV4, ETH_P_IPV6, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP,
+    ACK, ECHO, ESP, ETH_P_IPV4, ETH_P_IPV6, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP,
 };
 use np_common::rules::{ClassId, RuleSetId};
 use np_common::tag::Tag;

@@ -272,7 +272,8 @@ impl Random {
         let src = if !v4 && ethernet && self.one_in(40) { addr("::") } else { src };
         let dst = self.addr(v4);
         let icmp = if v4 { ICMP } else { ICMPV6 };
-        let protocol = self.pick([TCP, TCP, TCP, UDP, UDP, SCTP, icmp, icmp, icmp, 47, IPIP, SIT]);
+        let protocol =
+            self.pick([TCP, TCP, TCP, UDP, UDP, SCTP, icmp, icmp, icmp, 47, ESP, IPIP, SIT]);
         let (sport, dport) = (self.port(), self.port());
         let flags = self.pick([SYN, SYN | ACK, ACK, ACK, FIN | ACK, RST]);
         let message = if v4 {
