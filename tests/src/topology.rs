@@ -36,6 +36,7 @@ use crate::address::{Family, twin, twin_block};
 use crate::netns::Namespace;
 use crate::probe::server::{Listen, Servers};
 use crate::proxy::{self, Service};
+use crate::wire::Ip;
 
 /// Labels as `key=value` pairs.
 pub type Labels = &'static [(&'static str, &'static str)];
@@ -197,6 +198,19 @@ impl Cluster {
                 .address(name)
                 .is_some_and(|v4| address == IpAddr::V4(v4) || address == IpAddr::V6(twin(v4)))
         })
+    }
+
+    /// The node that a pod is on.
+    pub fn node_of(&self, pod: &str) -> Result<&Namespace> {
+        let spec = self.spec.pod(pod).with_context(|| format!("no pod is named {pod}"))?;
+        self.namespace(spec.node)
+    }
+
+    /// Makes frames of packets that a pod, attached by ptp, sends to its node.
+    pub fn frame_from(&self, pod: &str) -> Result<impl Fn(&Ip) -> Vec<u8>> {
+        let router = self.node_of(pod)?.hardware_address(&host_device(pod))?;
+        let own = self.namespace(pod)?.hardware_address("eth0")?;
+        Ok(move |packet: &Ip| packet.frame_between(router, own))
     }
 
     /// Makes the last hop to an outside host narrow; neither end of a connection sees that.

@@ -10,11 +10,10 @@ use np_tests::address::Family;
 use np_tests::agent::{Agents, POLICIES};
 use np_tests::probe::server::Listen;
 use np_tests::proxy::Mode;
+use np_tests::raw::Raw;
 use np_tests::topology::plan::{address, pod, two_nodes};
 use np_tests::topology::{Cluster, OutsideSpec, Spec};
 use np_tests::wire;
-
-use crate::raw::Raw;
 
 pub const ARRIVES: Duration = Duration::from_millis(1500);
 pub const SILENT: Duration = Duration::from_millis(250);

@@ -6,7 +6,6 @@ mod catalogue;
 mod field;
 mod forge;
 mod neighbours;
-mod raw;
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::thread;

@@ -119,7 +119,7 @@ fn a_thousand_connections_live_through_a_hundred_edits() -> Result<()> {
 fn flood(world: &World, from: u32, count: u32) -> Result<()> {
     let (src, dst) = (world.address("client", Family::V4)?, world.address("near", Family::V4)?);
     let client = world.cluster.namespace("client")?;
-    let frame = world.client_frame()?;
+    let frame = world.cluster.frame_from("client")?;
     let frames: Vec<Vec<u8>> = (from..from + count)
         .map(|number| {
             let (sport, dport) =

@@ -75,7 +75,7 @@ fn pieces(world: &World, family: Family, id: u32, port: u16) -> Result<[Vec<u8>;
     let (src, dst) = (world.address("client", family)?, world.address("far", family)?);
     let whole = datagram(src, dst, sport(id), port, &[b'x'; 1600]);
     let (first, rest) = whole.payload.split_at(1200);
-    let frame_of = world.client_frame()?;
+    let frame_of = world.cluster.frame_from("client")?;
     let frame = |payload: &[u8], offset, more| {
         let fragment = Some(Fragment { offset, more, id });
         frame_of(&Ip { payload: payload.to_vec(), fragment, ..whole.clone() })

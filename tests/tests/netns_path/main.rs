@@ -2,6 +2,7 @@
 //! floods, edits, an agent that comes later. Real traffic on two nodes, under policies that allow a port each
 //! way and no more.
 
+mod crossing;
 mod errors;
 mod flows;
 mod fragments;

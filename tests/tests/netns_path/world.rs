@@ -9,7 +9,6 @@ use np_tests::probe::server::Listen;
 use np_tests::proxy::{ExternalTrafficPolicy, Mode, Service};
 use np_tests::topology::plan::{address, pod, two_nodes};
 use np_tests::topology::{Cluster, OutsideSpec, Spec};
-use np_tests::wire::Ip;
 
 /// The client may talk to the server and to the host outside, the server may be asked by both: all
 /// of it at one port.
@@ -90,13 +89,6 @@ impl World {
 
     pub fn address(&self, name: &str, family: Family) -> Result<IpAddr> {
         self.cluster.address(name, family)
-    }
-
-    /// Makes frames of packets that the client sends to its node.
-    pub fn client_frame(&self) -> Result<impl Fn(&Ip) -> Vec<u8>> {
-        let router = self.cluster.namespace("node-1")?.hardware_address("v-client")?;
-        let own = self.cluster.namespace("client")?.hardware_address("eth0")?;
-        Ok(move |packet: &Ip| packet.frame_between(router, own))
     }
 
     pub fn counted(&mut self, reason: &str) -> Result<u64> {
