@@ -4,12 +4,10 @@ use anyhow::{Context, Result};
 use np_tests::bpf::{self, Place, TcSide};
 use np_tests::matrix::{self, Row};
 use np_tests::probe::{Kind, PATIENCE, probe};
-
+use np_tests::raw::Raw;
 use np_tests::wire::datagram;
 
 use crate::field::{ARRIVES, Field, SILENT, ip_packet};
-
-use crate::raw::Raw;
 
 /// An eBPF instruction: code, destination and source register, offset, constant.
 fn insn(code: u64, dst: u64, src: u64, offset: i16, imm: i32) -> u64 {
