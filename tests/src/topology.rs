@@ -218,6 +218,24 @@ impl Cluster {
         self.fabric.ip(&format!("link set v-{outside} mtu {mtu}"))
     }
 
+    /// Gives every link of a cluster attached by ptp this MTU.
+    pub fn set_mtu(&self, mtu: u32) -> Result<()> {
+        let mut fabric = String::new();
+        for host in &self.hosts {
+            let port = match host.kind {
+                Kind::Node => format!("to-{}", host.name),
+                Kind::Pod | Kind::Outside => host_device(host.name),
+            };
+            let port = format!("link set {port} mtu {mtu}\n");
+            match host.kind {
+                Kind::Node | Kind::Outside => fabric += &port,
+                Kind::Pod => self.node_of(host.name)?.ip(&port)?,
+            }
+            host.inside.ip(&format!("link set eth0 mtu {mtu}"))?;
+        }
+        self.fabric.ip(&format!("{fabric}link set br0 mtu {mtu}"))
+    }
+
     fn in_parallel(&self, work: impl Fn(&Host) -> Result<()> + Sync) -> Result<()> {
         thread::scope(|scope| {
             let work = &work;
