@@ -8,7 +8,7 @@ use np_tests::agent::{Agents, POLICIES};
 use np_tests::probe::server::Listen;
 use np_tests::proxy::{ExternalTrafficPolicy, Mode, Service};
 use np_tests::topology::plan::{address, pod, two_nodes};
-use np_tests::topology::{Cluster, OutsideSpec, Spec};
+use np_tests::topology::{Cluster, OutsideSpec, Shape, Spec};
 
 /// The client may talk to the server and to the host outside, the server may be asked by both: all
 /// of it at one port.
@@ -71,7 +71,12 @@ pub struct World {
 
 impl World {
     pub fn new() -> Result<Self> {
-        Ok(Self { agents: None, cluster: Cluster::build(spec(), Mode::Iptables)? })
+        Self::in_shape(Shape::PTP)
+    }
+
+    pub fn in_shape(shape: Shape) -> Result<Self> {
+        let spec = Spec { shape, ..spec() };
+        Ok(Self { agents: None, cluster: Cluster::build(spec, Mode::Iptables)? })
     }
 
     /// Puts the policies in force; the block is in one family.
