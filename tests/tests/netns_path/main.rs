@@ -10,4 +10,5 @@ mod fragments;
 mod headers;
 mod link;
 mod sizes;
+mod synproxy;
 mod world;
