@@ -1,7 +1,8 @@
 //! Packets larger than usual: jumbo frames, and what the kernel cuts to size only behind the hooks.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -139,7 +140,7 @@ impl Full {
 /// The programs see what the sender's kernel made, up to 64 kB, and so do the counters.
 #[test]
 fn batches_of_segments_are_judged_whole() -> Result<()> {
-    let row = matrix::row("Traffic", "GSO and GRO: TCP");
+    let row = matrix::row("Traffic", "GSO: TCP");
     let mut world = World::new()?;
     for family in Family::BOTH {
         for server in ["near", "far"] {
@@ -166,6 +167,59 @@ fn batches_of_segments_are_judged_whole() -> Result<()> {
     ensure!(open.more()? == 0, "the connection is closed");
     ensure!(counted(world.cluster.node_of("near")?)? > 0, "no batch was sent");
     ensure!(world.counted("denied")? > before, "no batch was dropped");
+    row.holds();
+    Ok(())
+}
+
+/// Switches what a device does by itself (include/uapi/linux/ethtool.h).
+fn set_offload(inside: &Namespace, device: &str, command: u32, on: bool) -> Result<()> {
+    inside.run(|| {
+        let socket = UdpSocket::bind("[::]:0")?;
+        let mut value = [command, u32::from(on)];
+        // SAFETY: all zeros is a value of this plain structure.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, from) in request.ifr_name.iter_mut().zip(device.bytes()) {
+            *to = from as libc::c_char;
+        }
+        request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
+        // SAFETY: the request names its device and points to a value of two words, as the commands
+        // used here want it; both outlive the call.
+        let set = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+        ensure!(set == 0, "set {command:#x} of {device}: {}", io::Error::last_os_error());
+        Ok(())
+    })
+}
+
+const SET_TSO: u32 = 0x1f;
+const SET_GRO: u32 = 0x2c;
+
+/// The sender's device takes single segments, and the node's puts them together again before any
+/// program sees them.
+#[test]
+fn segments_that_the_node_puts_together_are_judged_whole() -> Result<()> {
+    let row = matrix::row("Traffic", "GRO: TCP");
+    let mut world = World::new()?;
+    set_offload(world.cluster.namespace("client")?, "eth0", SET_TSO, false)?;
+    for family in Family::BOTH {
+        let batches = bulk(&world, "near", family, 10_000)?;
+        ensure!(batches == 0, "no GRO, no agent: {batches} batches");
+    }
+    set_offload(world.cluster.namespace("node-1")?, "v-client", SET_GRO, true)?;
+    for policed in [false, true] {
+        for family in Family::BOTH {
+            if policed {
+                world.police(family)?;
+            }
+            for server in ["near", "far"] {
+                let batches = bulk(&world, server, family, 10_000)?;
+                ensure!(batches > 10, "policed {policed}: {batches} batches to {server}");
+            }
+        }
+    }
+    let to = SocketAddr::new(world.address("near", Family::V4)?, DENIED);
+    let denied =
+        world.cluster.namespace("client")?.run(|| Ok(TcpStream::connect_timeout(&to, SILENT)))?;
+    ensure!(denied.is_err(), "a connection to the denied port");
     row.holds();
     Ok(())
 }
