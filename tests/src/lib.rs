@@ -20,6 +20,7 @@ pub mod oracle;
 pub mod probe;
 pub mod property;
 pub mod proxy;
+pub mod raw;
 pub mod sandbox;
 pub mod scale;
 pub mod simulation;

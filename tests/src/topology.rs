@@ -36,6 +36,7 @@ use crate::address::{Family, twin, twin_block};
 use crate::netns::Namespace;
 use crate::probe::server::{Listen, Servers};
 use crate::proxy::{self, Service};
+use crate::wire::Ip;
 
 /// Labels as `key=value` pairs.
 pub type Labels = &'static [(&'static str, &'static str)];
@@ -199,9 +200,40 @@ impl Cluster {
         })
     }
 
+    /// The node that a pod is on.
+    pub fn node_of(&self, pod: &str) -> Result<&Namespace> {
+        let spec = self.spec.pod(pod).with_context(|| format!("no pod is named {pod}"))?;
+        self.namespace(spec.node)
+    }
+
+    /// Makes frames of packets that a pod, attached by ptp, sends to its node.
+    pub fn frame_from(&self, pod: &str) -> Result<impl Fn(&Ip) -> Vec<u8>> {
+        let router = self.node_of(pod)?.hardware_address(&host_device(pod))?;
+        let own = self.namespace(pod)?.hardware_address("eth0")?;
+        Ok(move |packet: &Ip| packet.frame_between(router, own))
+    }
+
     /// Makes the last hop to an outside host narrow; neither end of a connection sees that.
     pub fn narrow(&self, outside: &str, mtu: u32) -> Result<()> {
         self.fabric.ip(&format!("link set v-{outside} mtu {mtu}"))
+    }
+
+    /// Gives every link of a cluster attached by ptp this MTU.
+    pub fn set_mtu(&self, mtu: u32) -> Result<()> {
+        let mut fabric = String::new();
+        for host in &self.hosts {
+            let port = match host.kind {
+                Kind::Node => format!("to-{}", host.name),
+                Kind::Pod | Kind::Outside => host_device(host.name),
+            };
+            let port = format!("link set {port} mtu {mtu}\n");
+            match host.kind {
+                Kind::Node | Kind::Outside => fabric += &port,
+                Kind::Pod => self.node_of(host.name)?.ip(&port)?,
+            }
+            host.inside.ip(&format!("link set eth0 mtu {mtu}"))?;
+        }
+        self.fabric.ip(&format!("{fabric}link set br0 mtu {mtu}"))
     }
 
     fn in_parallel(&self, work: impl Fn(&Host) -> Result<()> + Sync) -> Result<()> {

@@ -7,6 +7,7 @@
 pub mod cases;
 mod cluster;
 pub mod services;
+pub mod world;
 
 use anyhow::{Context, Result, ensure};
 

@@ -235,6 +235,23 @@ pub fn datagram(src: IpAddr, dst: IpAddr, sport: u16, dport: u16, data: &[u8]) -
     Ip::new(src, dst, UDP, upper)
 }
 
+/// A TCP segment with right checksums, for a receiver to accept.
+pub fn segment(
+    src: IpAddr,
+    dst: IpAddr,
+    (sport, dport): (u16, u16),
+    sequence: u32,
+    flags: u8,
+    data: &[u8],
+) -> Ip {
+    let mut upper = tcp(sport, dport, flags);
+    upper.splice(4..8, sequence.to_be_bytes());
+    upper.extend(data);
+    let sum = checksum(&[pseudo_header(src, dst, TCP, upper.len()), upper.clone()].concat());
+    upper.splice(16..18, sum.to_be_bytes());
+    Ip::new(src, dst, TCP, upper)
+}
+
 /// What the checksum of a transport header covers beside it (RFC 8200 section 8.1).
 pub fn pseudo_header(src: IpAddr, dst: IpAddr, protocol: u8, length: usize) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -1,17 +1,13 @@
 //! What else a kernel may do to forwarded packets, by modules that few builds have: software
 //! flowtables and policy-based IPsec. On a kernel without them these fail and say so.
 
-#[path = "netns_path/world.rs"]
-mod world;
-
 use anyhow::{Context as _, Result, ensure};
 use np_tests::address::Family;
 use np_tests::matrix;
 use np_tests::netns::Namespace;
 use np_tests::probe::conversation::Conversation;
 use np_tests::probe::{IMPATIENCE, Kind, PATIENCE, probe};
-
-use crate::world::{ALLOWED, DENIED, RULES, World};
+use np_tests::trial::world::{ALLOWED, DENIED, RULES, World};
 
 /// Connections that skip the node's forwarding pass our programs all the same.
 #[test]

@@ -51,7 +51,7 @@ pub fn entered<M: Maps, R: PacketReader + ?Sized>(
     };
     let generation = maps.config().generation();
     let known = maps.with_flow(&key, |flow| {
-        if flow.lapsed(time) || flow.destination() != replier {
+        if flow.lapsed(time) || flow.destination() != replier || begins_anew(flow, &packet) {
             Known::No
         } else if flow.generation == generation {
             follow(flow, &packet, Way::Reply, time);
@@ -179,7 +179,7 @@ fn judged<M: Maps, R: PacketReader + ?Sized>(
         });
         return if error { Reason::Related } else { reason };
     }
-    if packet.kind == Kind::Flow {
+    if packet.kind == Kind::Flow && is_of_who_began(packet) {
         // Recorded also when nobody is isolated: a policy to come must not cut the replies of
         // what was allowed.
         maps.record(&key, Flow::new(generation, time, source, destination, opened(packet)));
@@ -222,6 +222,40 @@ enum Way {
     Reply,
 }
 
+/// Whether the packet can be from the side that began the connection: only it may have replies. What
+/// TCP says in mid-stream, where nobody saw the beginning, may be an answer to a client that no rule
+/// allows; the side with an ephemeral port is the one that began.
+#[inline(always)]
+const fn is_of_who_began(packet: &Packet) -> bool {
+    if packet.protocol != packet::TCP {
+        return true;
+    }
+    if packet.tcp_flags & packet::SYN != 0 {
+        return packet.tcp_flags & packet::ACK == 0;
+    }
+    is_ephemeral(packet.sport) || !is_ephemeral(packet.dport)
+}
+
+/// Linux gives clients ports from 32,768 on (`net.ipv4.ip_local_port_range`), others higher ones.
+#[inline(always)]
+const fn is_ephemeral(port: u16) -> bool {
+    u16::from_be(port) >= 1 << 15
+}
+
+/// Whether the side that answers begins a connection of its own: only while the flow is opening is
+/// that an answer, to a SYN that crossed it.
+#[inline(always)]
+const fn begins_anew(flow: &Flow, packet: &Packet) -> bool {
+    is_beginning(packet) && !matches!(flow.state(), State::Opening)
+}
+
+/// A SYN without ACK.
+#[inline(always)]
+const fn is_beginning(packet: &Packet) -> bool {
+    packet.protocol == packet::TCP
+        && packet.tcp_flags & (packet::SYN | packet::ACK) == packet::SYN
+}
+
 /// The state of a flow whose first packet this is.
 #[inline(always)]
 const fn opened(packet: &Packet) -> State {
@@ -254,9 +288,12 @@ const fn follow(flow: &mut Flow, packet: &Packet, way: Way, time: Time) {
     let reply = matches!(way, Way::Reply);
     if flags & (packet::FIN | packet::RST) != 0 {
         flow.advance(State::Closing);
-    } else if !reply && flags & (packet::SYN | packet::ACK) == packet::SYN {
-        // The client reuses the port: a new connection must not run under the old one's time.
-        flow.advance(State::Opening);
+    } else if is_beginning(packet) {
+        // The client reuses the port: a new connection must not run under the old one's time. A
+        // reply of this kind crossed the client's.
+        if !reply {
+            flow.advance(State::Opening);
+        }
     } else if reply && matches!(flow.state(), State::Opening) {
         flow.advance(State::Established);
     }

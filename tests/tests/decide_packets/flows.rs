@@ -176,8 +176,14 @@ fn a_tcp_flow_s_state_follows_its_flags() {
         vec![(there(ACK), Established), (there(RST), Closing), (there(SYN), Opening)],
         vec![(there(RST), Closing), (back(SYN), Closing)],
         vec![(there(FIN | ACK), Closing), (there(SYN | ACK), Closing)],
-        // Both open at once, and a SYN and ACK in mid-stream.
-        vec![(there(SYN | ACK), Established), (back(SYN), Established)],
+        // Both open at once, one of them twice.
+        vec![
+            (there(SYN), Opening),
+            (back(SYN), Opening),
+            (back(SYN), Opening),
+            (there(SYN | ACK), Opening),
+            (back(SYN | ACK), Established),
+        ],
     ];
     let tables = tables();
     for story in stories {
@@ -192,6 +198,53 @@ fn a_tcp_flow_s_state_follows_its_flags() {
     assert_eq!(verdict(&maps, A_OUT, &udp(A, OUT, 9, 53)).reason, Reason::Allowed);
     assert_eq!(verdict(&maps, BACK_IN, &udp(OUT, A, 53, 9)).reason, Reason::Reply);
     assert_eq!(flow(&maps, &udp(A, OUT, 9, 53)).map(|flow| flow.state()), Some(State::Datagram));
+}
+
+/// B answers a client that no rule lets in, and nobody saw it begin: by its answers the client gets
+/// no further.
+#[test]
+fn in_mid_stream_a_flow_is_of_the_side_that_began() {
+    let tables = tables();
+    for (sport, dport, flags, opens) in [
+        (40_000, 80, ACK, true),
+        (81, 40_000, ACK, false),
+        (81, 40_000, FIN | ACK, false),
+        (81, 40_000, SYN, true),
+        // Ports do not tell.
+        (40_000, 50_051, ACK, true),
+        (50_051, 40_000, ACK, true),
+        (81, 9, ACK, true),
+        // No beginning, whatever the ports.
+        (40_000, 80, SYN | ACK, false),
+        (81, 9, SYN | ACK, false),
+    ] {
+        let maps = Simulated::new(&tables);
+        let packet = tcp(B, A, sport, dport, flags);
+        let at = At(ToPod, POD_A, POD_B, OF_B);
+        assert_eq!(verdict(&maps, at, &packet).reason, Reason::NotIsolated, "{packet:?}");
+        assert_eq!(flow(&maps, &packet).is_some(), opens, "{packet:?}");
+        let answer = tcp(A, B, dport, sport, ACK);
+        let reason = if opens { Reason::Reply } else { Reason::Entered };
+        assert_eq!(verdict(&maps, FROM_A, &answer).reason, reason, "{answer:?}");
+    }
+}
+
+/// The server of a closed connection begins one to its client's port.
+#[test]
+fn a_syn_from_the_side_that_answers_is_a_reply_only_while_the_flow_opens() {
+    let tables = tables();
+    let maps = Simulated::new(&tables);
+    assert_eq!(verdict(&maps, A_TO_B, &tcp(A, B, 9, 80, SYN)).reason, Reason::Allowed);
+    for (flags, reason) in [
+        (SYN, Reason::Reply),
+        (SYN, Reason::Reply),
+        (SYN | ACK, Reason::Reply),
+        (FIN | ACK, Reason::Reply),
+        (SYN, Reason::Entered),
+        (ACK, Reason::Reply),
+    ] {
+        assert_eq!(verdict(&maps, B_BACK, &tcp(B, A, 80, 9, flags)).reason, reason, "{flags:#x}");
+    }
 }
 
 /// What is no flow's first packet records none, and neither does what was denied.

@@ -4,8 +4,10 @@ use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
 
 use np_tests::agent::POLICIES;
+use np_tests::matrix;
 use np_tests::netns::Namespace;
 use np_tests::probe::IMPATIENCE;
+use np_tests::topology::{self, host_device};
 
 use crate::world::{CLIENT, Late, Shape, World, client_and_guest, device_of, eventually};
 
@@ -207,4 +209,66 @@ fn an_address_belongs_to_the_veth_that_had_it_first() {
     eventually("the first is heard again", || {
         world.reaches(world.pod("first"), other.address, true).is_ok()
     });
+}
+
+/// Another network's plugin, or a slip of its configuration, gives a pod a second veth on which it
+/// takes a neighbour's address. Whoever is inside can say that; only what the node made counts.
+#[test]
+fn a_second_veth_with_a_neighbours_address_has_none_of_its_rights() {
+    let row = matrix::row("Attacks", "a second veth that claims a neighbour's address");
+    let mut world = World::new(CLIENT);
+    let (client, server) = (world.address("client"), world.address("server"));
+    let second = host_device("second");
+    world
+        .node()
+        .ip(&format!(
+            "link add {second} type veth peer name eth1 netns {}\nlink set {second} up",
+            world.pod("stranger").path().display()
+        ))
+        .unwrap();
+    topology::answer_for_gateway(world.node(), &second).unwrap();
+    world
+        .pod("stranger")
+        .ip(&format!(
+            "addr add {client}/32 dev eth1\nlink set eth1 up\n\
+         route add {server}/32 via 169.254.1.1 dev eth1 onlink src {client}"
+        ))
+        .unwrap();
+    for round in 0..4 {
+        let device = world.wait_role(&second, "pending");
+        assert_eq!(device.pod, None, "round {round}");
+        let status = world.agent().status().unwrap();
+        let bound = device_of(&status, &host_device("client")).unwrap();
+        assert_eq!(bound.pod.as_deref(), Some("default/client"), "round {round}");
+
+        let before = world.agent().status().unwrap().count("from_pod", "pending");
+        assert!(!hears(world.pod("stranger"), world.pod("server"), server), "round {round}");
+        let after = world.agent().status().unwrap().count("from_pod", "pending");
+        assert!(after > before, "round {round}");
+        world.assert_reaches("stranger", server, false);
+        // The neighbour goes on as ever, and answers come to nobody else.
+        world.assert_reaches("client", server, true);
+        assert!(hears(world.pod("server"), world.pod("client"), client), "round {round}");
+        match round {
+            0 => world.stop(),
+            1 => world.agent().kill().unwrap(),
+            // Nothing is left of what an earlier agent knew.
+            2 => {
+                world.stop();
+                clean_up(&mut world)
+            }
+            _ => break,
+        }
+        world.start();
+    }
+    world.stop();
+    clean_up(&mut world);
+    let heard = hears(world.pod("stranger"), world.pod("server"), server);
+    assert!(heard, "no agent: the node takes the packets");
+    row.holds();
+}
+
+fn clean_up(world: &mut World) {
+    let (code, out, err) = world.agent().subcommand(&["cleanup"]).expect("it runs");
+    assert_eq!(code, 0, "{out}{err}");
 }

@@ -10,14 +10,16 @@ use np_tests::address::Family;
 use np_tests::agent::{Agents, POLICIES};
 use np_tests::probe::server::Listen;
 use np_tests::proxy::Mode;
+use np_tests::raw::Raw;
 use np_tests::topology::plan::{address, pod, two_nodes};
 use np_tests::topology::{Cluster, OutsideSpec, Spec};
 use np_tests::wire;
 
-use crate::raw::Raw;
-
 pub const ARRIVES: Duration = Duration::from_millis(1500);
 pub const SILENT: Duration = Duration::from_millis(250);
+/// The ports of `careful`: open to everyone, and to no one.
+pub const ALLOWED: u16 = 8443;
+pub const DENIED: u16 = 9443;
 
 fn spec() -> Spec {
     let pods = vec![
@@ -26,11 +28,12 @@ fn spec() -> Spec {
         pod("closed", "node-1", "100.68.1.12", &[("app", "closed")]),
         pod("choosy", "node-1", "100.68.1.13", &[("app", "choosy")]),
         pod("jailed", "node-1", "100.68.1.14", &[("app", "jailed")]),
+        pod("careful", "node-1", "100.68.1.15", &[("app", "careful")]),
         pod("remote", "node-2", "100.68.2.20", &[("app", "remote")]),
     ];
     Spec {
         outside: vec![OutsideSpec { name: "internet", address: address("203.0.113.50") }],
-        pod_ports: Listen { tcp: &[80], udp: &[8443], dns: false },
+        pod_ports: Listen { tcp: &[80, ALLOWED, DENIED], udp: &[ALLOWED, DENIED], dns: false },
         ..two_nodes(pods)
     }
 }
@@ -57,6 +60,15 @@ metadata: {name: jailed, namespace: default}
 spec:
   podSelector: {matchLabels: {app: jailed}}
   policyTypes: [Egress]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: careful, namespace: default}
+spec:
+  podSelector: {matchLabels: {app: careful}}
+  policyTypes: [Ingress]
+  ingress:
+    - ports: [{port: 8443}, {port: 8443, protocol: UDP}]
 "#;
 
 /// One cluster and what sends and captures in it.

@@ -6,7 +6,7 @@ mod catalogue;
 mod field;
 mod forge;
 mod neighbours;
-mod raw;
+mod overlaps;
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::thread;

@@ -8,12 +8,10 @@ use np_tests::bpf::{self, Place, TcSide, insn};
 use np_tests::matrix::{self, Row};
 use np_tests::netns::Namespace;
 use np_tests::probe::{Kind, PATIENCE, probe};
-
+use np_tests::raw::Raw;
 use np_tests::wire::datagram;
 
 use crate::field::{ARRIVES, Field, SILENT, ip_packet};
-
-use crate::raw::Raw;
 
 /// A third party's program that writes the mark's low byte over the last of the sending device's
 /// hardware address: what arrives says that it ran, and what mark it saw.

@@ -1,38 +1,15 @@
 //! Path MTU discovery: a router says what fits, and who is told must hear it.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::thread;
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use np_tests::address::Family;
 use np_tests::matrix;
-use np_tests::netns::Namespace;
 
-use crate::world::{ALLOWED, NODE_PORT, World};
+use crate::exchange::transfer;
+use np_tests::trial::world::{ALLOWED, NODE_PORT, World};
 
-const PATIENCE: Duration = Duration::from_secs(4);
 const BYTES: usize = 200_000;
-
-/// Sends much and reads it all back, on one connection.
-fn transfer(from: &Namespace, to: SocketAddr) -> Result<()> {
-    from.run(|| {
-        let mut stream = TcpStream::connect_timeout(&to, PATIENCE).context("connect")?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        let mut writer = stream.try_clone()?;
-        let sent = thread::spawn(move || {
-            writer.write_all(&vec![b'x'; BYTES])?;
-            writer.shutdown(Shutdown::Write)
-        });
-        let mut back = Vec::new();
-        stream.read_to_end(&mut back).with_context(|| format!("after {} bytes", back.len()))?;
-        sent.join().expect("the writer does not panic").context("send")?;
-        ensure!(back.len() > BYTES, "{} of {BYTES} bytes came back", back.len());
-        Ok(())
-    })
-}
 
 /// The last hop to the host outside takes 1,300 bytes, IPv6's least and a little. Packets towards it
 /// are too big when a client behind masquerade sends, and when a server answers through a
@@ -56,7 +33,7 @@ fn a_narrow_hop_is_found_under_default_deny() -> Result<()> {
         ] {
             forget_routes(&world)?;
             let before = related(&mut world, hook)?;
-            transfer(from, to).with_context(|| format!("to {to}"))?;
+            transfer(from, to, BYTES).with_context(|| format!("to {to}"))?;
             let after = related(&mut world, hook)?;
             ensure!(after > before, "{to}: no complaint was recognised at {hook}");
         }

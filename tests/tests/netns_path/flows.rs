@@ -1,8 +1,8 @@
 //! What live connections feel: edits that do not concern them, floods, and an agent that starts after
 //! they did.
 
-use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,11 +15,10 @@ use np_tests::address::Family;
 use np_tests::agent::POLICIES;
 use np_tests::matrix;
 use np_tests::netns::Namespace;
+use np_tests::trial::world::{ALLOWED, DENIED, RULES, World, ingress_only};
 use np_tests::wire::{datagram, send_frames};
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
-
-use crate::world::{ALLOWED, DENIED, RULES, World};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -123,7 +122,7 @@ fn a_thousand_connections_live_through_a_hundred_edits() -> Result<()> {
 fn flood(world: &World, from: u32, count: u32) -> Result<()> {
     let (src, dst) = (world.address("client", Family::V4)?, world.address("near", Family::V4)?);
     let client = world.cluster.namespace("client")?;
-    let frame = world.client_frame()?;
+    let frame = world.cluster.frame_from("client")?;
     let frames: Vec<Vec<u8>> = (from..from + count)
         .map(|number| {
             let (sport, dport) =
@@ -188,6 +187,38 @@ fn connections_older_than_the_agent_go_on_where_they_are_allowed() -> Result<()>
         line.talk(1)?;
     }
     ensure!(denied.talk(1).is_err(), "a denied connection is cut");
+    row.holds();
+    Ok(())
+}
+
+/// What a server says on a connection that no rule allows, before any packet of the client was judged,
+/// does not make the client's packets replies.
+#[test]
+fn a_server_that_speaks_first_opens_nothing_for_its_denied_client() -> Result<()> {
+    let row =
+        matrix::row("Flows", "a denied connection older than the agent, and the server speaks");
+    for policed in [false, true] {
+        let mut world = World::new()?;
+        // Nobody else listens there, so nothing is said before it should be.
+        let to = SocketAddr::new(world.address("far", Family::V4)?, 9555);
+        let listener = world
+            .cluster
+            .namespace("far")?
+            .run(|| Ok(TcpListener::bind(("0.0.0.0", to.port()))?))?;
+        let mut client =
+            world.cluster.namespace("internet")?.run(|| Ok(TcpStream::connect(to)?))?;
+        let (mut server, _) = listener.accept()?;
+        if policed {
+            world.police_by(&ingress_only(), Family::V4)?;
+        }
+        client.set_read_timeout(Some(PATIENCE))?;
+        server.set_read_timeout(Some(PATIENCE))?;
+        let mut heard = [0; 6];
+        server.write_all(b"banner")?;
+        client.read_exact(&mut heard).context("the server may say what it likes")?;
+        client.write_all(b"attack")?;
+        ensure!(server.read_exact(&mut heard).is_err() == policed, "policed: {policed}");
+    }
     row.holds();
     Ok(())
 }

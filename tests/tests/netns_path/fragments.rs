@@ -1,38 +1,19 @@
 //! Datagrams larger than a packet.
 
-use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use np_agent::model::IfIndex;
 use np_tests::address::Family;
 use np_tests::matrix;
-use np_tests::netns::Namespace;
 use np_tests::wire::{Fragment, Ip, datagram, send_frames};
 
-use crate::world::{ALLOWED, DENIED, World};
+use crate::exchange::{PATIENCE, SILENT, ask};
+use np_tests::trial::world::{ALLOWED, DENIED, World};
 
-const PATIENCE: Duration = Duration::from_millis(1500);
-const SILENT: Duration = Duration::from_millis(400);
 /// Four fragments on a link of 1,500 bytes.
 const SIZE: usize = 5000;
-
-/// Asks with a large datagram, which the server returns whole.
-fn ask(from: &Namespace, to: IpAddr, port: u16, patience: Duration) -> Result<Option<usize>> {
-    from.run(|| {
-        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = UdpSocket::bind(any)?;
-        socket.set_read_timeout(Some(patience))?;
-        socket.send_to(&[b'x'; SIZE], SocketAddr::new(to, port))?;
-        let mut answer = [0; 2 * SIZE];
-        match socket.recv(&mut answer) {
-            Ok(length) => Ok(Some(length)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error).context("receive"),
-        }
-    })
-}
 
 fn check(world: &World, family: Family, policed: bool) -> Result<()> {
     let client = world.cluster.namespace("client")?;
@@ -40,9 +21,8 @@ fn check(world: &World, family: Family, policed: bool) -> Result<()> {
         let to = world.address(server, family)?;
         for (port, expected) in [(ALLOWED, true), (DENIED, !policed)] {
             let patience = if expected { PATIENCE } else { SILENT };
-            let answer = ask(client, to, port, patience)?;
-            let whole = answer.is_some_and(|length| length > SIZE);
-            ensure!(whole == expected, "{server} {to}:{port}, policed {policed}: {answer:?}");
+            let whole = ask(client, SocketAddr::new(to, port), SIZE, patience)?;
+            ensure!(whole == expected, "{server} {to}:{port}, policed {policed}: {whole}");
         }
     }
     Ok(())
@@ -75,7 +55,7 @@ fn pieces(world: &World, family: Family, id: u32, port: u16) -> Result<[Vec<u8>;
     let (src, dst) = (world.address("client", family)?, world.address("far", family)?);
     let whole = datagram(src, dst, sport(id), port, &[b'x'; 1600]);
     let (first, rest) = whole.payload.split_at(1200);
-    let frame_of = world.client_frame()?;
+    let frame_of = world.cluster.frame_from("client")?;
     let frame = |payload: &[u8], offset, more| {
         let fragment = Some(Fragment { offset, more, id });
         frame_of(&Ip { payload: payload.to_vec(), fragment, ..whole.clone() })

@@ -2,14 +2,13 @@
 
 use std::net::IpAddr;
 
+use crate::address::Family;
+use crate::agent::{Agents, POLICIES};
+use crate::probe::server::Listen;
+use crate::proxy::{ExternalTrafficPolicy, Mode, Service};
+use crate::topology::plan::{address, pod, two_nodes};
+use crate::topology::{Cluster, OutsideSpec, Shape, Spec};
 use anyhow::{Context, Result};
-use np_tests::address::Family;
-use np_tests::agent::{Agents, POLICIES};
-use np_tests::probe::server::Listen;
-use np_tests::proxy::{ExternalTrafficPolicy, Mode, Service};
-use np_tests::topology::plan::{address, pod, two_nodes};
-use np_tests::topology::{Cluster, OutsideSpec, Spec};
-use np_tests::wire::Ip;
 
 /// The client may talk to the server and to the host outside, the server may be asked by both: all
 /// of it at one port.
@@ -38,6 +37,14 @@ spec:
       ports: [{port: 8443}, {port: 8443, protocol: UDP}]
 "#;
 
+/// [`RULES`], but the servers may talk to whom they like.
+pub fn ingress_only() -> String {
+    RULES.replace(
+        "app: server}}\n  policyTypes: [Ingress, Egress]",
+        "app: server}}\n  policyTypes: [Ingress]",
+    )
+}
+
 pub const ALLOWED: u16 = 8443;
 pub const DENIED: u16 = 9443;
 /// The server's Service: a port of every node that shows the server its client.
@@ -64,6 +71,7 @@ fn spec() -> Spec {
 }
 
 /// A cluster, and agents once they are started.
+#[derive(Debug)]
 pub struct World {
     // Dropped in this order: agents go before the namespaces they run in.
     pub agents: Option<Agents>,
@@ -72,7 +80,12 @@ pub struct World {
 
 impl World {
     pub fn new() -> Result<Self> {
-        Ok(Self { agents: None, cluster: Cluster::build(spec(), Mode::Iptables)? })
+        Self::in_shape(Shape::PTP)
+    }
+
+    pub fn in_shape(shape: Shape) -> Result<Self> {
+        let spec = Spec { shape, ..spec() };
+        Ok(Self { agents: None, cluster: Cluster::build(spec, Mode::Iptables)? })
     }
 
     /// Puts the policies in force; the block is in one family.
@@ -90,13 +103,6 @@ impl World {
 
     pub fn address(&self, name: &str, family: Family) -> Result<IpAddr> {
         self.cluster.address(name, family)
-    }
-
-    /// Makes frames of packets that the client sends to its node.
-    pub fn client_frame(&self) -> Result<impl Fn(&Ip) -> Vec<u8>> {
-        let router = self.cluster.namespace("node-1")?.hardware_address("v-client")?;
-        let own = self.cluster.namespace("client")?.hardware_address("eth0")?;
-        Ok(move |packet: &Ip| packet.frame_between(router, own))
     }
 
     pub fn counted(&mut self, reason: &str) -> Result<u64> {

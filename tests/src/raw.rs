@@ -5,11 +5,13 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use np_tests::netns::Namespace;
+
+use crate::netns::Namespace;
 
 const VNET_HEADER: usize = 10;
 
 /// A packet socket on one device of a namespace.
+#[derive(Debug)]
 pub struct Raw {
     socket: OwnedFd,
     vnet: bool,
