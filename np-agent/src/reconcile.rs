@@ -41,7 +41,7 @@ pub struct Reconciler {
 pub struct Plan {
     pub ops: Vec<Op>,
     /// The change is too large for a map. What is in force stays: the operations only make devices
-    /// default-deny, and close tunnels to pods.
+    /// default-deny, and close tunnels and further sources to pods.
     pub refused: Option<Refused>,
 }
 
@@ -147,14 +147,14 @@ impl Reconciler {
     }
 
     /// Whether an operation takes a device from what nobody knows to default-deny, or closes a
-    /// tunnel to pods.
+    /// tunnel or a further source to pods.
     fn denies(&self, op: &Op) -> bool {
         match op {
             Op::SetIface(iface) => {
                 let known = self.actual.ifaces.contains_key(&iface.ifindex());
                 !known && iface.role() != Some(Role::Pod)
             }
-            Op::SetTunnel(_) => true,
+            Op::SetTunnel(_) | Op::RemoveSource(..) => true,
             _ => false,
         }
     }
