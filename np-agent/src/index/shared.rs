@@ -111,6 +111,7 @@ mod tests {
             node: Some(NodeName("node-1".into())),
             labels: Labels::from([("app".into(), "web".into())]).into(),
             addresses: Vec::new().into(),
+            source_prefixes: None,
             named_ports: Vec::new().into(),
             host_network: false,
             phase: Phase::Active,
