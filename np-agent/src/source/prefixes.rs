@@ -13,6 +13,9 @@ const MOST_REFUSED: usize = 8;
 
 /// Reads the annotation's value; none when it says nothing.
 pub(super) fn read(text: &str) -> Option<Box<SourcePrefixes>> {
+    if text.trim().is_empty() {
+        return None;
+    }
     let mut read = SourcePrefixes::default();
     for entry in text.split(',').map(str::trim) {
         if let Err(refused) = take(entry, &mut read.prefixes)
@@ -20,10 +23,6 @@ pub(super) fn read(text: &str) -> Option<Box<SourcePrefixes>> {
         {
             read.refused.push(refused);
         }
-    }
-    // Nobody asked for anything.
-    if text.trim().is_empty() {
-        return None;
     }
     read.prefixes.sort_unstable();
     Some(Box::new(read))
