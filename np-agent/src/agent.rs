@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use np_common::endpoint::Role;
 use tracing::{debug, error, info, warn};
 
-use crate::bind::{Placement, Settings};
+use crate::bind::{Placement, RefusedSource, Settings};
 use crate::dataplane::{self, AdoptedLink, Maps, Side};
 use crate::index::Index;
 use crate::model::{Change, DeviceChange, IfIndex, NodeName, ObjectKey};
@@ -28,6 +28,7 @@ pub struct Agent {
     record: Record,
     attachments: BTreeMap<IfIndex, Attachment>,
     invalid: Vec<Invalid>,
+    refused_sources: BTreeSet<RefusedSource>,
     batches: u64,
     /// Why the last turn did not reach its end, or that there was none yet.
     failure: Option<String>,
@@ -65,6 +66,7 @@ impl Agent {
             maps,
             attachments: BTreeMap::new(),
             invalid: Vec::new(),
+            refused_sources: BTreeSet::new(),
             batches: 0,
             // Until then the maps hold what an earlier run left there.
             failure: Some("the objects have not been brought to the maps yet".to_owned()),
@@ -138,6 +140,7 @@ impl Agent {
         let before = self.reconciler.placements().clone();
         let plan = self.reconciler.plan();
         self.log_placements(&before);
+        self.log_refused_sources();
         let written = self.write_all(&plan);
         let attach = self.attachments_wanted();
         match written {
@@ -257,6 +260,14 @@ impl Agent {
         }
     }
 
+    fn log_refused_sources(&mut self) {
+        let now = self.reconciler.refused_sources();
+        for refused in now.difference(&self.refused_sources) {
+            warn!("{refused}");
+        }
+        self.refused_sources = now;
+    }
+
     fn pod_name(&self, placement: &Placement) -> Option<String> {
         let uid = placement.pod.as_ref()?;
         let bound = self.reconciler.bindings().iter().find(|(_, bound)| bound.pod.uid == *uid);
@@ -308,6 +319,7 @@ impl Agent {
             endpoints: self.record.endpoints.clone(),
             counters,
             invalid: self.invalid.clone(),
+            refused_sources: self.refused_sources.iter().map(ToString::to_string).collect(),
             diagnostics,
         }
     }

@@ -28,8 +28,17 @@ enum Request {
 
 /// Runs the agent until it is told to stop.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
-    let RunArgs { node, manifests, place, uplink, tunnel_port, pending, log: _, log_format: _ } =
-        args;
+    let RunArgs {
+        node,
+        manifests,
+        place,
+        uplink,
+        tunnel_port,
+        source_prefixes,
+        pending,
+        log: _,
+        log_format: _,
+    } = args;
     let PlaceArgs { pin_dir, run_dir } = place;
     let (Some(node), Some(manifests)) = (node, manifests) else {
         bail!("--node and --manifests are required");
@@ -44,6 +53,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         run_dir = %run_dir.display(),
         ?uplink,
         ?tunnel_port,
+        ?source_prefixes,
         ?pending,
         "starting"
     );
@@ -59,7 +69,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let mut watch = tokio::spawn(source::run(manifests, batch_sender));
     let (requests, mut results) = attaching_thread(attacher)?;
 
-    let settings = Settings { uplinks: uplink, tunnel_ports: tunnel_port };
+    let settings = Settings { uplinks: uplink, tunnel_ports: tunnel_port, source_prefixes };
     let mut agent =
         Agent::new(NodeName(node.into()), settings, pending == Pending::Allow, maps, tables);
     let devices = monitor.devices().context("cannot list the node's devices")?;

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::explain::Protocol;
+use crate::source;
 
 /// Kubernetes NetworkPolicy for the pods of one node, enforced after service DNAT by TC programs
 /// on each pod's host veth and on the uplinks, next to any CNI and kube-proxy.
@@ -113,6 +114,13 @@ pub struct RunArgs {
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub tunnel_port: Vec<u16>,
 
+    /// A range that pods which forward for others may send from, such as a VPN's clients: a pod gets
+    /// what it names in its annotation np-agent.io/source-prefixes as far as it lies in one of these
+    /// ranges. Whoever may annotate a pod of this node may then send from there, so name none that
+    /// holds addresses of nodes, Services or pods. May be given several times.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = source_prefix)]
+    pub source_prefixes: Vec<IpNet>,
+
     /// What a veth may do before it is known whose it is.
     #[arg(long, value_enum, default_value_t = Pending::Deny)]
     pub pending: Pending,
@@ -191,6 +199,10 @@ pub struct ExplainArgs {
     /// A text to read, or JSON to work with.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
+}
+
+fn source_prefix(text: &str) -> Result<IpNet, String> {
+    source::prefix(text).map_err(|(problem, remedy)| format!("{problem}; {remedy}"))
 }
 
 fn protocol(text: &str) -> Result<Protocol, &'static str> {

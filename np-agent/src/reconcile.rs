@@ -10,7 +10,7 @@ use std::fmt;
 use np_common::config::Config;
 use np_common::endpoint::Role;
 
-use crate::bind::{self, Bindings, Placement, Settings};
+use crate::bind::{self, Bindings, Placement, RefusedSource, Settings};
 use crate::compile::{Atom, Compiled, Isolation};
 use crate::index::{Index, Touched};
 use crate::model::{Change, Device, DeviceChange, IfIndex, NodeName, PolicyKey};
@@ -41,7 +41,7 @@ pub struct Reconciler {
 pub struct Plan {
     pub ops: Vec<Op>,
     /// The change is too large for a map. What is in force stays: the operations only make devices
-    /// default-deny, and close tunnels to pods.
+    /// default-deny, and close tunnels and further sources to pods.
     pub refused: Option<Refused>,
 }
 
@@ -133,6 +133,7 @@ impl Reconciler {
         let changed = self.compiled.update(&self.index, &touched, pods);
 
         bind::lower(&self.placements, &self.devices, &self.bindings, &mut self.desired);
+        self.desired.sources = bind::sources(&self.bindings, &self.settings);
         self.desired.tunnels = bind::tunnels(&self.devices, &self.settings);
         let ids = self.bindings.ids();
         self.lowered.update(&self.compiled, &changed, &ids, &mut self.desired, &mut self.scope);
@@ -147,14 +148,14 @@ impl Reconciler {
     }
 
     /// Whether an operation takes a device from what nobody knows to default-deny, or closes a
-    /// tunnel to pods.
+    /// tunnel or a further source to pods.
     fn denies(&self, op: &Op) -> bool {
         match op {
             Op::SetIface(iface) => {
                 let known = self.actual.ifaces.contains_key(&iface.ifindex());
                 !known && iface.role() != Some(Role::Pod)
             }
-            Op::SetTunnel(_) => true,
+            Op::SetTunnel(_) | Op::RemoveSource(..) => true,
             _ => false,
         }
     }
@@ -218,6 +219,7 @@ impl Reconciler {
                     pod: bound.pod.key.clone(),
                     uid: bound.pod.uid.clone(),
                     addresses: bound.pod.addresses.to_vec(),
+                    source_prefixes: bind::granted(&bound.pod, &self.settings).collect(),
                     labels: bound.pod.labels.clone(),
                     named_ports: bound.pod.named_ports.clone(),
                     device: bound.device.clone(),
@@ -229,6 +231,11 @@ impl Reconciler {
             .collect();
         endpoints.sort_by_key(|endpoint| endpoint.id);
         endpoints
+    }
+
+    /// What pods of this node ask to send from and may not.
+    pub fn refused_sources(&self) -> BTreeSet<RefusedSource> {
+        bind::refused_sources(&self.bindings, &self.settings)
     }
 
     pub fn index(&self) -> &Index {

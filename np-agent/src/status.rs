@@ -23,6 +23,9 @@ pub struct Status {
     pub counters: Vec<Counter>,
     /// Manifests that were refused, as they stand now.
     pub invalid: Vec<Invalid>,
+    /// Entries of pods' annotations that do not count.
+    #[serde(default)]
+    pub refused_sources: Vec<String>,
     /// What keeps the agent from being ready.
     pub diagnostics: Vec<String>,
 }

@@ -23,6 +23,7 @@ pub mod fragment;
 pub mod maps;
 pub mod packet;
 pub mod rules;
+pub mod source;
 pub mod tag;
 pub mod tunnel;
 pub mod verdict;

@@ -4,10 +4,11 @@
 use crate::addr::Addr;
 use crate::config::Config;
 use crate::direction::Hook;
-use crate::endpoint::{Endpoint, Iface};
+use crate::endpoint::{Endpoint, EndpointId, Iface};
 use crate::flow::{Flow, FlowKey};
 use crate::fragment::{FragmentKey, PortPair};
 use crate::rules::{CidrKey, RuleKey};
+use crate::source::{MOST_SOURCES, SourceKey};
 use crate::tunnel::TUNNEL_WORDS;
 use crate::verdict::Reason;
 
@@ -56,6 +57,13 @@ pub const IFACES_MORE: MapSpec = spec::<u32, Iface>("IFACES_MORE", Kind::Hash, 4
 pub const ENDPOINTS: MapSpec = spec::<u32, Endpoint>("ENDPOINTS", Kind::Array, 4096, MMAPABLE);
 /// Address of a local pod → its endpoint id.
 pub const LOCAL: MapSpec = spec::<Addr, u32>("LOCAL", Kind::Hash, 16384, NO_PREALLOC);
+/// What endpoints may send from beside their own addresses.
+pub const SOURCES: MapSpec = MapSpec {
+    key: (LPM_PREFIX + size_of::<SourceKey>()) as u32,
+    ..spec::<u32, u32>("SOURCES", Kind::LpmTrie, 1 << 17, NO_PREALLOC)
+};
+const _: () =
+    assert!(EndpointId::MAX.get() as usize * MOST_SOURCES <= SOURCES.max_entries as usize);
 /// Full-length prefixes → class.
 pub const PEERS: MapSpec = spec::<Addr, u32>("PEERS", Kind::Hash, 1 << 18, NO_PREALLOC);
 /// Shorter prefixes → class.
@@ -82,11 +90,12 @@ pub const COUNTERS: MapSpec =
 pub const RECORDS: MapSpec =
     spec::<u32, [u8; RECORD_CHUNK]>("RECORDS", Kind::Array, RECORD_CHUNKS as u32, MMAPABLE);
 
-pub const ALL: [MapSpec; 13] = [
+pub const ALL: [MapSpec; 14] = [
     IFACES,
     IFACES_MORE,
     ENDPOINTS,
     LOCAL,
+    SOURCES,
     PEERS,
     CIDRS,
     RULES,

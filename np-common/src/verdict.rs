@@ -99,7 +99,7 @@ reasons! {
     IcmpError = 35, "icmp-error";
     /// The device is not yet known to be a pod's.
     Pending = 36, "pending";
-    /// The pod sent from an address that is not its own.
+    /// The pod sent from an address that is not its own, nor one that it may forward for.
     SourceAddress = 37, "source-address";
     /// A packet from outside claims the address of a pod on this node.
     ForgedSource = 38, "forged-source";
@@ -115,7 +115,7 @@ reasons! {
     TunnelForged = 43, "tunnel-forged";
     /// `to_uplink`: a pod wrapped it itself, for a tunnel of the nodes to unwrap.
     TunnelFromPod = 44, "tunnel-from-pod";
-    /// A pod claimed, by ARP or a neighbour advertisement, an address that is not its own.
+    /// A pod claimed, by ARP or a neighbour advertisement, an address that it may not send from.
     AddressClaim = 45, "address-claim";
     /// `to_uplink`: policy-based IPsec of the node wrapped it before it was seen, and its sender is
     /// isolated: where it goes cannot be told.

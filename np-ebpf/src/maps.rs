@@ -14,6 +14,7 @@ use np_common::flow::{Flow, FlowKey};
 use np_common::fragment::{FragmentKey, PortPair};
 use np_common::maps as specs;
 use np_common::rules::{ALLOW, CidrKey, ClassId, RuleKey};
+use np_common::source::SourceKey;
 use np_common::tunnel::Encapsulation;
 use np_common::verdict::Reason;
 
@@ -32,6 +33,7 @@ declare! {
     IFACES_MORE: HashMap<u32, Iface>;
     ENDPOINTS: Array<Endpoint>;
     LOCAL: HashMap<Addr, u32>;
+    SOURCES: LpmTrie<SourceKey, u32>;
     PEERS: HashMap<Addr, u32>;
     CIDRS: LpmTrie<CidrKey, u32>;
     RULES: LpmTrie<RuleKey, u32>;
@@ -95,6 +97,11 @@ impl Maps for KernelMaps {
     fn local(&self, addr: &Addr) -> EndpointId {
         // SAFETY: not preallocated, as in `iface`.
         unsafe { LOCAL.get(addr) }.map_or(EndpointId::NONE, |id| EndpointId::new(*id as u16))
+    }
+
+    #[inline(always)]
+    fn forwards(&self, id: EndpointId, addr: &Addr) -> bool {
+        SOURCES.get(Key::new(SourceKey::BITS, SourceKey::of(id, addr))).is_some()
     }
 
     #[inline(always)]

@@ -71,6 +71,7 @@ impl Scale {
                 IpAddr::from(Ipv6Addr::from((0xfd00_u128 << 112) + u128::from(low))),
             ]
             .into(),
+            source_prefixes: None,
             named_ports: vec![ContainerPort {
                 name: "http".to_owned(),
                 protocol: Protocol::Tcp,

@@ -141,6 +141,7 @@ pub fn pod(name: &str, address: IpAddr) -> Pod {
         node: Some(NodeName("node-1".into())),
         labels: Labels::new().into(),
         addresses: [address].into(),
+        source_prefixes: None,
         named_ports: Vec::new().into(),
         host_network: false,
         phase: Phase::Active,

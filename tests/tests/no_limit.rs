@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use np_agent::bind::Settings;
 use np_agent::compile::Atom;
 use np_agent::model::{
-    Change, Device, DeviceChange, IfIndex, IpBlock, NodeName, Object, ObjectKey, Peer, Policy,
-    PolicyKey, PortMatch, Ports, Protocol, Requirement, Rule, Selector,
+    Change, Device, DeviceChange, IfIndex, IpBlock, NodeName, Object, ObjectKey, Peer, Pod, Policy,
+    PolicyKey, PortMatch, Ports, Protocol, Requirement, Rule, Selector, SourcePrefixes,
 };
 use np_agent::plan::{Limits, Tables};
 use np_agent::reconcile::{Plan, Reconciler};
@@ -19,12 +19,22 @@ use np_tests::simulation::{Judge, device, pod};
 const NODE: &str = "node-1";
 const DEVICE: u32 = 100;
 const TCP: u8 = 6;
+const FORWARDED: &str = "10.8.0.0/24";
+
+/// A pod that names what it is granted here.
+fn gateway(name: &str, address: Ipv4Addr) -> Object {
+    let prefixes = vec![FORWARDED.parse().expect("a prefix")];
+    let named = SourcePrefixes { prefixes, refused: Vec::new() };
+    Object::Pod(Pod { source_prefixes: Some(Box::new(named)), ..pod(name, address.into()) })
+}
 
 /// One pod behind one device, and no policy yet.
 fn node(limits: Limits) -> Reconciler {
     let node = NodeName(NODE.into());
+    let source_prefixes = vec![FORWARDED.parse().expect("a prefix")];
+    let settings = Settings { source_prefixes, ..Settings::default() };
     let mut reconciler =
-        Reconciler::new(node, Settings::default(), false, Tables::default()).with_limits(limits);
+        Reconciler::new(node, settings, false, Tables::default()).with_limits(limits);
     let address = Ipv4Addr::new(100, 68, 1, 10);
     reconciler.objects([Change::Apply(Object::Pod(pod("subject", address.into())))]);
     reconciler.device(DeviceChange::Seen(device(DEVICE, Some(vec![address.into()]))));
@@ -140,6 +150,8 @@ fn five_thousand_blocks_with_excepts_in_one_policy_are_exact() {
 fn a_change_that_a_map_has_no_room_for_is_refused_whole() {
     let limits = Limits { rules: 500, ..Limits::default() };
     let mut reconciler = node(limits);
+    let subject = Ipv4Addr::new(100, 68, 1, 10);
+    reconciler.objects([Change::Apply(gateway("subject", subject))]);
     let one = vec![block("203.0.113.0/24".to_owned(), Vec::new())];
     let small = Rule { peers: Some(one.clone().into()), ports: Some([port(443)].into()) };
     apply(&mut reconciler, [egress("small", vec![small])]);
@@ -183,8 +195,16 @@ fn a_change_that_a_map_has_no_room_for_is_refused_whole() {
     assert_eq!(reconciler.actual().tunnels, [vxlan].into());
     assert_ne!(reconciler.actual().config.generation(), before);
 
+    // What a pod may no longer send from is taken away; what one may, waits.
+    assert_eq!(reconciler.actual().sources.len(), 1);
+    let both = [Object::Pod(pod("subject", subject.into())), gateway("late", late)];
+    reconciler.objects(both.map(Change::Apply));
+    assert!(write(&mut reconciler).refused.is_some());
+    assert!(reconciler.actual().sources.is_empty());
+
     reconciler.objects([Change::Delete(ObjectKey::Policy(key))]);
     assert_eq!(write(&mut reconciler).refused, None);
+    assert_eq!(reconciler.actual().sources.len(), 1);
     assert!(allowed(&reconciler, DEVICE + 1, 443) && !allowed(&reconciler, DEVICE + 1, 441));
 }
 

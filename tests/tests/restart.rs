@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use np_agent::bind::Settings;
 use np_agent::model::{
     Change, Device, DeviceChange, IfIndex, NodeName, Object, Pod, Policy, PolicyKey, Selector,
+    SourcePrefixes,
 };
 use np_agent::plan::record::EndpointRecord;
 use np_agent::plan::{Op, Tables};
@@ -31,7 +32,19 @@ fn deny_all() -> Change {
 }
 
 fn reconciler(actual: Tables) -> Reconciler {
-    Reconciler::new(NodeName("node-1".into()), Settings::default(), false, actual)
+    granting(&[], actual)
+}
+
+fn granting(ranges: &[&str], actual: Tables) -> Reconciler {
+    let source_prefixes = ranges.iter().map(|range| range.parse().expect("a prefix")).collect();
+    let settings = Settings { source_prefixes, ..Settings::default() };
+    Reconciler::new(NodeName("node-1".into()), settings, false, actual)
+}
+
+fn gateway(prefixes: &[&str]) -> Pod {
+    let prefixes = prefixes.iter().map(|prefix| prefix.parse().expect("a prefix")).collect();
+    let named = SourcePrefixes { prefixes, refused: Vec::new() };
+    Pod { source_prefixes: Some(Box::new(named)), ..subject() }
 }
 
 fn write(reconciler: &mut Reconciler) -> Vec<Op> {
@@ -100,4 +113,77 @@ fn devices_that_went_meanwhile_are_cleared_and_no_others() {
     assert_eq!(next.clear_stale(&alive(&[7, DEVICE])), []);
     assert_eq!(next.clear_stale(&alive(&[7])), [Op::ClearIface(DEVICE)]);
     assert_eq!(next.clear_stale(&alive(&[])), [Op::ClearIface(7), Op::ClearIface(DEVICE)]);
+}
+
+/// An agent that grants these takes up what one left that granted 10.8.0.0/16 to a pod that named
+/// two prefixes in it. Returns what it writes, and the sources that are then in force.
+fn taken_up(ranges: &[&str], object: Option<Pod>) -> (Vec<Op>, Vec<String>) {
+    let mut before = granting(&["10.8.0.0/16"], Tables::default());
+    before.objects([Change::Apply(Object::Pod(gateway(&["10.8.0.0/24", "10.8.1.0/24"])))]);
+    before.device(DeviceChange::Seen(device(DEVICE, Some(vec![ADDRESS]))));
+    write(&mut before);
+    assert_eq!(before.actual().sources.len(), 2);
+    let record = serde_json::to_string(&before.endpoints()[0]).expect("a record");
+
+    let mut next = granting(ranges, before.actual().clone());
+    next.objects(object.map(|pod| Change::Apply(Object::Pod(pod))));
+    next.device(DeviceChange::Seen(bare()));
+    assert!(next.restore(&serde_json::from_str(&record).expect("a record")));
+    let ops = write(&mut next);
+    let sources = next.actual().sources.iter().map(|(_, prefix)| prefix.to_string()).collect();
+    (ops, sources)
+}
+
+#[test]
+fn further_sources_are_taken_up_as_far_as_they_still_hold() {
+    let both = ["10.8.0.0/24", "10.8.1.0/24"];
+    // The pod's object may be gone, the pod runs on.
+    for object in [None, Some(gateway(&both))] {
+        let (ops, sources) = taken_up(&["10.8.0.0/16"], object);
+        assert_eq!((ops, &sources[..]), (vec![], &both.map(str::to_owned)[..]));
+    }
+    let id = EndpointId::new(1);
+    let remove = |prefix: &str| Op::RemoveSource(id, prefix.parse().expect("a prefix"));
+    let [first, second] = both;
+    for (ranges, object, ops) in [
+        (&[][..], Some(gateway(&both)), vec![remove(first), remove(second)]),
+        (&[][..], None, vec![remove(first), remove(second)]),
+        (&["10.8.1.0/24"], None, vec![remove(first)]),
+        (&["10.8.0.0/16"], Some(gateway(&[first])), vec![remove(second)]),
+        (&["10.8.0.0/16"], Some(subject()), vec![remove(first), remove(second)]),
+    ] {
+        let told = format!("{ranges:?} {object:?}");
+        assert_eq!(taken_up(ranges, object).0, ops, "{told}");
+    }
+    let (ops, _) = taken_up(&["10.8.0.0/15"], Some(gateway(&[first, "10.9.0.1/32"])));
+    let set = Op::SetSource(id, "10.9.0.1/32".parse().expect("a prefix"));
+    assert_eq!(ops, [remove(second), set]);
+}
+
+/// The annotation changes while the pod runs, and the next pod behind its device has none of it.
+#[test]
+fn further_sources_follow_the_annotation_and_go_with_the_device() {
+    let mut agent = granting(&["10.8.0.0/16"], Tables::default());
+    agent.objects([Change::Apply(Object::Pod(subject()))]);
+    agent.device(DeviceChange::Seen(device(DEVICE, Some(vec![ADDRESS]))));
+    write(&mut agent);
+    let mut become_like = |pod: Pod| {
+        agent.objects([Change::Apply(Object::Pod(pod))]);
+        let ops = write(&mut agent);
+        let sources = agent.actual().sources.iter().map(|(_, prefix)| prefix.to_string());
+        (ops.len(), sources.collect::<Vec<_>>())
+    };
+    assert_eq!(become_like(gateway(&["10.8.0.0/24"])), (1, vec!["10.8.0.0/24".to_owned()]));
+    assert_eq!(become_like(gateway(&["10.8.2.0/24"])), (2, vec!["10.8.2.0/24".to_owned()]));
+    assert_eq!(become_like(subject()), (1, vec![]));
+    assert_eq!(become_like(gateway(&["10.8.0.0/24"])).0, 1);
+
+    let gone = agent.device(DeviceChange::Gone(IfIndex(DEVICE)));
+    agent.written(&gone.expect("the maps know the device"));
+    let other = Pod { uid: np_agent::model::PodUid("uid-2".into()), ..subject() };
+    agent.objects([Change::Apply(Object::Pod(other))]);
+    agent.device(DeviceChange::Seen(device(DEVICE, Some(vec![ADDRESS]))));
+    let ops = write(&mut agent);
+    assert!(matches!(ops[0], Op::RemoveSource(..)), "{ops:?}");
+    assert_eq!(agent.actual().sources, BTreeSet::new());
 }

@@ -14,11 +14,13 @@ use ipnet::IpNet;
 use np_agent::bind::Settings;
 use np_agent::compile::Compiled;
 use np_agent::index::{Index, Touched};
-use np_agent::model::{Change, Device, DeviceChange, NodeName, Object, ObjectKey, Pod, PodUid};
+use np_agent::model::{
+    Change, Device, DeviceChange, NodeName, Object, ObjectKey, Pod, PodUid, SourcePrefixes,
+};
 use np_agent::plan::{Lowered, Op, Peers, Scope, Tables};
 use np_agent::reconcile::{Plan, Reconciler};
 use np_common::direction::Direction;
-use np_common::endpoint::PolicyWord;
+use np_common::endpoint::{EndpointId, PolicyWord, Role};
 use np_tests::generate::{Case, Cases, NODES, changes};
 use np_tests::property;
 use np_tests::simulation::{Judge, device};
@@ -40,6 +42,8 @@ struct Met {
     reused_names: u64,
     reused_addresses: u64,
     planned_in_scope: u64,
+    sources_set: u64,
+    sources_gone: u64,
 }
 
 /// An answer for each question, over and over: it shrinks with the case.
@@ -106,6 +110,8 @@ fn a_sequence_of_changes_is_hitless_and_ends_where_a_new_start_would() {
         ("reused names", met.reused_names),
         ("reused addresses", met.reused_addresses),
         ("planned in scope", met.planned_in_scope),
+        ("sources set", met.sources_set),
+        ("sources gone", met.sources_gone),
     ] {
         assert!(count >= least, "{what}: only {count}");
     }
@@ -115,7 +121,7 @@ impl<'a> World<'a> {
     fn new(choices: Choices<'a>, met: &'a RefCell<Met>) -> Self {
         let node = NodeName(NODES[0].into());
         Self {
-            reconciler: Reconciler::new(node, Settings::default(), false, Tables::default()),
+            reconciler: Reconciler::new(node, settings(), false, Tables::default()),
             objects: BTreeMap::new(),
             devices: BTreeMap::new(),
             choices,
@@ -162,6 +168,7 @@ impl<'a> World<'a> {
     /// pod with other labels, else it is another of the same name.
     fn with_identity(&mut self, object: Object) -> Object {
         let Object::Pod(mut pod) = object else { return object };
+        pod.source_prefixes = self.source_prefixes();
         let key = ObjectKey::Pod(pod.key.clone());
         let fresh = PodUid(format!("{}-{}", pod.key, self.choices.next).into());
         pod.uid = match self.objects.get(&key) {
@@ -175,6 +182,20 @@ impl<'a> World<'a> {
             None => fresh,
         };
         Object::Pod(pod)
+    }
+
+    /// What a pod names, of which some is granted; most name nothing.
+    fn source_prefixes(&mut self) -> Option<Box<SourcePrefixes>> {
+        if self.choices.below(2) == 0 {
+            return None;
+        }
+        let mut named = SourcePrefixes::default();
+        for prefix in ["10.8.0.0/24", "10.8.0.0/28", "10.9.0.0/24", "fd00:8::/64"] {
+            if self.choices.below(2) == 0 {
+                named.prefixes.push(prefix.parse().expect("a prefix"));
+            }
+        }
+        Some(Box::new(named))
     }
 
     /// Devices come before or after their pod's object, and go a while after it.
@@ -238,6 +259,7 @@ impl<'a> World<'a> {
                     break;
                 }
                 self.reconciler.written(op);
+                self.sources_are_right(op)?;
                 let now = verdicts(self.reconciler.actual(), &tuples);
                 for (((tuple, now), last), new) in tuples.iter().zip(&now).zip(&last).zip(&new) {
                     prop_assert!(
@@ -257,6 +279,25 @@ impl<'a> World<'a> {
             let config = actual.config;
             prop_assert_eq!(actual, &Tables { config, ..desired.clone() });
             break;
+        }
+        Ok(())
+    }
+
+    /// No write but those that take sources away finds one there that is not to be; and a device is
+    /// a pod's only when the pod has all of them.
+    fn sources_are_right(&self, op: &Op) -> Result<(), Failure> {
+        let (actual, desired) =
+            (&self.reconciler.actual().sources, &self.reconciler.desired().sources);
+        let stray = |source: &&(EndpointId, IpNet)| !desired.contains(source);
+        match op {
+            Op::RemoveSource(..) => self.met.borrow_mut().sources_gone += 1,
+            Op::SetSource(..) => self.met.borrow_mut().sources_set += 1,
+            _ => prop_assert!(!actual.iter().any(|source| stray(&source)), "at {op}"),
+        }
+        if let Op::SetIface(iface) = op
+            && iface.role() == Some(Role::Pod)
+        {
+            prop_assert_eq!(actual, desired, "at {}", op);
         }
         Ok(())
     }
@@ -311,6 +352,11 @@ impl<'a> World<'a> {
         prop_assert_eq!(&tables, self.reconciler.desired());
         Ok(())
     }
+}
+
+fn settings() -> Settings {
+    let ranges = ["10.8.0.0/16", "fd00:8::/32"].map(|range| range.parse().expect("a prefix"));
+    Settings { source_prefixes: ranges.to_vec(), ..Settings::default() }
 }
 
 fn verdicts(tables: &Tables, tuples: &[Tuple]) -> Vec<bool> {

@@ -5,16 +5,21 @@
 //! only when exactly one device makes it. A binding holds for the life of the device, whatever is
 //! claimed later, and across restarts of the agent. What cannot be told is pending: default-deny.
 
+mod sources;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use np_common::addr::Addr;
 use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord, Role};
 use np_common::tunnel::Encapsulation;
 
+pub use sources::{RefusedSource, granted, refused_sources, sources};
+
 use crate::index::Index;
-use crate::model::{Device, IfIndex, NodeName, Phase, Pod, PodUid};
+use crate::model::{Device, IfIndex, NodeName, Phase, Pod, PodUid, SourcePrefixes};
 use crate::plan::Tables;
 use crate::plan::record::EndpointRecord;
 
@@ -70,6 +75,8 @@ pub struct Settings {
     pub uplinks: Vec<String>,
     /// UDP ports of tunnels that no device tells of: processes that unwrap by themselves.
     pub tunnel_ports: Vec<u16>,
+    /// Ranges that pods which forward for others may send from, when they say so.
+    pub source_prefixes: Vec<IpNet>,
 }
 
 impl Bindings {
@@ -80,6 +87,7 @@ impl Bindings {
             pod,
             uid,
             addresses,
+            source_prefixes,
             labels,
             named_ports,
             device,
@@ -87,12 +95,17 @@ impl Bindings {
             ingress: _,
             egress: _,
         } = record;
+        let source_prefixes = (!source_prefixes.is_empty()).then(|| {
+            let prefixes = source_prefixes.clone();
+            Box::new(SourcePrefixes { prefixes, refused: Vec::new() })
+        });
         let last_seen = Pod {
             key: pod.clone(),
             uid: uid.clone(),
             node: Some(node.clone()),
             labels: labels.clone(),
             addresses: addresses.as_slice().into(),
+            source_prefixes,
             named_ports: named_ports.clone(),
             host_network: false,
             phase: Phase::Active,

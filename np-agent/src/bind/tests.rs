@@ -1,6 +1,6 @@
 use super::*;
 use crate::index::Touched;
-use crate::model::{Change, DevicePeer, Node, Object, PodKey};
+use crate::model::{Change, DevicePeer, Node, Object, PodKey, RefusedPrefix, SourcePrefixes};
 
 const NODE: &str = "node-1";
 
@@ -15,6 +15,7 @@ fn mk_pod(name: &str, addr: &str) -> Pod {
         node: Some(node()),
         labels: Arc::default(),
         addresses: [addr.parse().expect("an address")].into(),
+        source_prefixes: None,
         named_ports: Arc::default(),
         host_network: false,
         phase: Phase::Active,
@@ -201,4 +202,64 @@ fn tunnels_are_those_of_devices_and_those_that_are_named() {
     let devices = devices.into_iter().map(|device| (device.index, device)).collect();
     let settings = Settings { tunnel_ports: vec![8285], ..Settings::default() };
     assert_eq!(tunnels(&devices, &settings), [Encapsulation::Udp(8285), vxlan, ipip].into());
+}
+
+/// A pod that names these, and has an entry that is none.
+fn mk_gateway(name: &str, addr: &str, prefixes: &[&str]) -> Pod {
+    let prefixes = prefixes.iter().map(|text| text.parse().expect("a prefix")).collect();
+    let refused = RefusedPrefix {
+        value: "ten".to_owned(),
+        problem: "no prefix".to_owned(),
+        remedy: "write one".to_owned(),
+    };
+    let named = SourcePrefixes { prefixes, refused: vec![refused] };
+    Pod { source_prefixes: Some(Box::new(named)), ..mk_pod(name, addr) }
+}
+
+#[test]
+fn a_pod_gets_of_what_it_names_what_is_granted() {
+    let named = ["10.8.0.0/24", "10.8.0.0/15", "10.9.1.1/32", "fd00:8::/64", "0.0.0.0/0"];
+    let pods = [mk_gateway("vpn", "10.0.0.1", &named), mk_pod("plain", "10.0.0.2")];
+    let devices = [mk_veth(7, &["10.0.0.1"]), mk_veth(8, &["10.0.0.2"])];
+    let mut bindings = Bindings::default();
+    let placed = place(&mut bindings, &devices, &mk_index(&pods, &[]));
+    let id = placed[&7].endpoint;
+    let of = |grants: &[&str]| {
+        let ranges = grants.iter().map(|text| text.parse().expect("a prefix")).collect();
+        let settings = Settings { source_prefixes: ranges, ..Settings::default() };
+        let sources = sources(&bindings, &settings);
+        assert!(sources.iter().all(|(own, _)| *own == id), "{sources:?}");
+        let got: Vec<String> = sources.iter().map(|(_, prefix)| prefix.to_string()).collect();
+        let refused = refused_sources(&bindings, &settings);
+        assert!(refused.iter().all(|refused| refused.pod == pods[0].key), "{refused:?}");
+        assert_eq!(got.len() + refused.len(), named.len() + 1, "{got:?} {refused:?}");
+        got
+    };
+    assert_eq!(of(&[]), [""; 0]);
+    assert_eq!(of(&["10.8.0.0/16"]), ["10.8.0.0/24"]);
+    assert_eq!(of(&["10.8.0.0/24", "10.9.0.0/16"]), ["10.8.0.0/24", "10.9.1.1/32"]);
+    // Two halves are not the whole.
+    assert_eq!(of(&["10.8.0.0/16", "10.9.0.0/16"]), ["10.8.0.0/24", "10.9.1.1/32"]);
+    assert_eq!(of(&["10.8.0.0/15"]), ["10.8.0.0/15", "10.8.0.0/24", "10.9.1.1/32"]);
+    assert_eq!(of(&["::/0"]), ["fd00:8::/64"]);
+    assert_eq!(of(&["10.8.0.128/25", "10.9.1.0/31"]), ["10.9.1.1/32"]);
+    assert_eq!(of(&["0.0.0.0/0", "fd00:8::/48"]).len(), named.len());
+}
+
+#[test]
+fn a_refused_source_names_pod_annotation_value_and_remedy() {
+    let pod = mk_gateway("vpn", "10.0.0.1", &["10.8.0.0/24"]);
+    let mut bindings = Bindings::default();
+    place(&mut bindings, &[mk_veth(7, &["10.0.0.1"])], &mk_index(&[pod], &[]));
+    let refused = refused_sources(&bindings, &Settings::default());
+    let told: Vec<String> = refused.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "Pod default/vpn: np-agent.io/source-prefixes: \"10.8.0.0/24\": not granted on this \
+             node; give its agent --source-prefixes with a range that covers it, or take it out of \
+             the annotation",
+            "Pod default/vpn: np-agent.io/source-prefixes: \"ten\": no prefix; write one",
+        ]
+    );
 }

@@ -27,8 +27,9 @@ fn render(endpoints: &[EndpointRecord]) -> String {
     let rows: Vec<_> = endpoints
         .iter()
         .map(|endpoint| {
+            let further = endpoint.source_prefixes.iter().map(ToString::to_string);
             let addresses: Vec<String> =
-                endpoint.addresses.iter().map(ToString::to_string).collect();
+                endpoint.addresses.iter().map(ToString::to_string).chain(further).collect();
             [
                 endpoint.id.to_string(),
                 endpoint.pod.namespace.to_string(),

@@ -78,6 +78,7 @@ fn read_pinned(place: &PlaceArgs) -> anyhow::Result<Status> {
         endpoints: record.endpoints,
         counters: Counter::of(pinned.counters()?.iter()),
         invalid: Vec::new(),
+        refused_sources: Vec::new(),
         diagnostics: vec![
             "no agent runs: enforcement goes on by the pinned programs, changes do not".to_owned(),
         ],
@@ -96,6 +97,7 @@ fn render(status: &Status) -> String {
         endpoints,
         counters,
         invalid,
+        refused_sources,
         diagnostics,
     } = status;
     let mut text = String::new();
@@ -161,6 +163,12 @@ fn render(status: &Status) -> String {
         text.push_str("\nRefused manifests (the last good version of each object is in force):\n");
         for problem in invalid {
             writeln!(text, "  {problem}").ok();
+        }
+    }
+    if !refused_sources.is_empty() {
+        text.push_str("\nRefused source prefixes (the pods' other entries count):\n");
+        for refused in refused_sources {
+            writeln!(text, "  {refused}").ok();
         }
     }
     if !diagnostics.is_empty() {

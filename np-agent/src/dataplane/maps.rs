@@ -15,6 +15,7 @@ use np_common::config::Config;
 use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord};
 use np_common::maps::{self as specs, MapSpec};
 use np_common::rules::{ALLOW, CidrKey, ClassId, RuleKey};
+use np_common::source::SourceKey;
 use np_common::tunnel::Encapsulation;
 
 use super::counters::Counters;
@@ -35,6 +36,7 @@ pub struct Maps {
     config: Mapping,
     records: Mapping,
     local: HashMap<MapData, Addr, u32>,
+    sources: LpmTrie<MapData, SourceKey, u32>,
     peers: HashMap<MapData, Addr, u32>,
     cidrs: LpmTrie<MapData, CidrKey, u32>,
     rules: LpmTrie<MapData, RuleKey, u32>,
@@ -69,6 +71,7 @@ impl Maps {
             config: mapping(&specs::CONFIG)?,
             records: mapping(&specs::RECORDS)?,
             local: typed(pins, &specs::LOCAL, Map::HashMap)?,
+            sources: typed(pins, &specs::SOURCES, Map::LpmTrie)?,
             peers: typed(pins, &specs::PEERS, Map::HashMap)?,
             cidrs: typed(pins, &specs::CIDRS, Map::LpmTrie)?,
             rules: typed(pins, &specs::RULES, Map::LpmTrie)?,
@@ -98,6 +101,12 @@ impl Maps {
                 self.local.insert(addr, u32::from(id.get()), 0).map_err(os_error)
             }
             Op::RemoveLocal(addr) => absent_is_fine(self.local.remove(&addr)),
+            Op::SetSource(id, prefix) => {
+                self.sources.insert(&source_key(id, prefix), 1, 0).map_err(os_error)
+            }
+            Op::RemoveSource(id, prefix) => {
+                absent_is_fine(self.sources.remove(&source_key(id, prefix)))
+            }
             Op::SetPeer(prefix, class) => match Peer::of(prefix) {
                 Peer::Exact(addr) => self.peers.insert(addr, class.get(), 0),
                 Peer::Cidr(key) => self.cidrs.insert(&key, class.get(), 0),
@@ -197,6 +206,13 @@ impl Maps {
             let id = u16::try_from(id)
                 .map_err(|_| foreign(&specs::LOCAL, format!("{addr:?} is endpoint {id}")))?;
             tables.local.insert(addr, EndpointId::new(id));
+        }
+        for entry in self.sources.iter() {
+            let (key, _) = entry.map_err(reading(&specs::SOURCES))?;
+            let source = source(&key).ok_or_else(|| {
+                foreign(&specs::SOURCES, format!("{:?}/{}", key.data(), key.prefix_len()))
+            })?;
+            tables.sources.insert(source);
         }
         for entry in self.peers.iter() {
             let (addr, class) = entry.map_err(reading(&specs::PEERS))?;
@@ -306,8 +322,23 @@ impl Peer {
 }
 
 fn cidr(key: &Key<CidrKey>) -> Option<IpNet> {
-    let len = key.prefix_len().checked_sub(CidrKey::FAMILY_BITS)?;
-    IpNet::new(key.data().addr().into(), u8::try_from(len).ok()?).ok()
+    prefix(&key.data(), key.prefix_len().checked_sub(CidrKey::FAMILY_BITS)?)
+}
+
+fn prefix(key: &CidrKey, len: u32) -> Option<IpNet> {
+    IpNet::new(key.addr().into(), u8::try_from(len).ok()?).ok()
+}
+
+fn source_key(id: EndpointId, prefix: IpNet) -> Key<SourceKey> {
+    let len = u32::from(prefix.prefix_len());
+    let key = SourceKey::of(id, &Addr::from(prefix.network()));
+    Key::new(SourceKey::ENDPOINT_BITS + len, key)
+}
+
+fn source(key: &Key<SourceKey>) -> Option<(EndpointId, IpNet)> {
+    let len = key.prefix_len().checked_sub(SourceKey::ENDPOINT_BITS)?;
+    let data = key.data();
+    Some((data.endpoint()?, prefix(data.cidr(), len)?))
 }
 
 fn rule_key(rule: &RulePrefix) -> Key<RuleKey> {
@@ -367,6 +398,11 @@ mod tests {
             let prefix: IpNet = text.parse().expect("valid prefix");
             let Peer::Cidr(key) = Peer::of(prefix) else { panic!("{text} is no CIDR") };
             assert_eq!(cidr(&key), Some(prefix), "{text}");
+        }
+        let id = EndpointId::MAX;
+        for text in ["10.0.0.1/32", "0.0.0.0/0", "10.8.0.0/24", "::/0", "fd00:8::1/128"] {
+            let prefix: IpNet = text.parse().expect("valid prefix");
+            assert_eq!(source(&source_key(id, prefix)), Some((id, prefix)), "{text}");
         }
         for text in ["10.0.0.1/32", "fd00::1/128"] {
             let prefix: IpNet = text.parse().expect("valid prefix");

@@ -133,6 +133,10 @@ impl Maps for Tabled {
         Simulated::new(&self.tables).local(addr)
     }
 
+    fn forwards(&self, id: EndpointId, addr: &Addr) -> bool {
+        Simulated::new(&self.tables).forwards(id, addr)
+    }
+
     fn class(&self, addr: &Addr) -> ClassId {
         remembered(&self.classes, *addr, || Simulated::new(&self.tables).class(addr))
     }

@@ -211,6 +211,7 @@ mod tests {
             node: None,
             labels: Labels::new().into(),
             addresses: [address.parse().expect("an address")].into(),
+            source_prefixes: None,
             named_ports: Vec::new().into(),
             host_network: false,
             phase: Phase::Active,

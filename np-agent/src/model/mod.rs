@@ -12,6 +12,7 @@ mod node;
 mod pod;
 mod policy;
 mod selector;
+mod sources;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,10 +24,12 @@ pub use ids::{NodeName, ObjectKey, PodKey, PodUid, PolicyKey};
 pub use namespace::Namespace;
 pub use node::Node;
 pub use np_common::direction::Direction;
+pub use np_common::source::MOST_SOURCES;
 pub use np_common::tunnel::{self, Encapsulation};
 pub use pod::{ContainerPort, Labels, Phase, Pod};
 pub use policy::{IpBlock, Peer, Policy, PortMatch, Ports, Protocol, Rule};
 pub use selector::{Requirement, Selector, Values};
+pub use sources::{RefusedPrefix, SOURCE_PREFIXES, SourcePrefixes};
 
 /// One object of the cluster, whatever its kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{NodeName, PodKey, PodUid};
 use super::policy::Protocol;
+use super::sources::SourcePrefixes;
 
 pub type Labels = BTreeMap<String, String>;
 
@@ -21,6 +22,9 @@ pub struct Pod {
     pub labels: Arc<Labels>,
     /// `status.podIPs`, or the one `status.podIP`: at most one per family, first is primary.
     pub addresses: Box<[IpAddr]>,
+    /// What it asks to send from besides; none for nearly all pods.
+    #[serde(default)]
+    pub source_prefixes: Option<Box<SourcePrefixes>>,
     /// Named ports of containers and of restartable init containers (sidecars).
     pub named_ports: Arc<[ContainerPort]>,
     pub host_network: bool,

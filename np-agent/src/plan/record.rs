@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{ContainerPort, IfIndex, Labels, NodeName, PodKey, PodUid, PolicyKey};
@@ -25,6 +26,9 @@ pub struct EndpointRecord {
     pub pod: PodKey,
     pub uid: PodUid,
     pub addresses: Vec<IpAddr>,
+    /// What it may send from besides: named by the pod, and granted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source_prefixes: Vec<IpNet>,
     /// Labels and named ports outlive the pod object: a pod deleted by force runs on, and stays
     /// policed until its device is gone.
     pub labels: Arc<Labels>,

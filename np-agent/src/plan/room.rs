@@ -74,6 +74,9 @@ pub fn room(actual: &Tables, ops: &[Op], limits: &Limits) -> Result<(), NoRoom> 
             | Op::ClearEndpoint(_)
             | Op::SetLocal(..)
             | Op::RemoveLocal(_)
+            // There is room for all that endpoints may have.
+            | Op::SetSource(..)
+            | Op::RemoveSource(..)
             | Op::SetTunnel(_)
             | Op::RemoveTunnel(_)
             | Op::SetConfig(_) => {}

@@ -61,6 +61,7 @@ impl Scope {
             ifaces: tables.ifaces.clone(),
             endpoints: tables.endpoints.clone(),
             local: tables.local.clone(),
+            sources: tables.sources.clone(),
             peers,
             rules: self.rules.intersection(&tables.rules).copied().collect(),
             tunnels: tables.tunnels.clone(),

@@ -51,6 +51,11 @@ impl Maps for Simulated<'_> {
         self.tables.local.get(addr).copied().unwrap_or(EndpointId::NONE)
     }
 
+    fn forwards(&self, id: EndpointId, addr: &Addr) -> bool {
+        let addr = IpAddr::from(*addr);
+        self.tables.sources.iter().any(|(own, prefix)| *own == id && prefix.contains(&addr))
+    }
+
     fn class(&self, addr: &Addr) -> ClassId {
         let addr = IpAddr::from(*addr);
         let longest = IpNet::from(addr).prefix_len();

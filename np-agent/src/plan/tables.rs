@@ -22,6 +22,8 @@ pub struct Tables {
     pub ifaces: BTreeMap<u32, Iface>,
     pub endpoints: BTreeMap<EndpointId, Endpoint>,
     pub local: BTreeMap<Addr, EndpointId>,
+    /// What endpoints may send from beside their own addresses.
+    pub sources: BTreeSet<(EndpointId, IpNet)>,
     pub peers: Peers,
     /// What is allowed; there are no other rules.
     pub rules: BTreeSet<RulePrefix>,
@@ -36,6 +38,7 @@ impl Default for Tables {
             ifaces: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             local: BTreeMap::new(),
+            sources: BTreeSet::new(),
             peers: Peers::default(),
             rules: BTreeSet::new(),
             tunnels: BTreeSet::new(),
@@ -140,6 +143,8 @@ pub enum Op {
     ClearEndpoint(EndpointId),
     SetLocal(Addr, EndpointId),
     RemoveLocal(Addr),
+    SetSource(EndpointId, IpNet),
+    RemoveSource(EndpointId, IpNet),
     SetPeer(IpNet, ClassId),
     RemovePeer(IpNet),
     SetRule(RulePrefix),
@@ -175,6 +180,12 @@ impl Op {
             Op::RemoveLocal(addr) => {
                 tables.local.remove(&addr);
             }
+            Op::SetSource(id, prefix) => {
+                tables.sources.insert((id, prefix));
+            }
+            Op::RemoveSource(id, prefix) => {
+                tables.sources.remove(&(id, prefix));
+            }
             Op::SetPeer(prefix, class) => {
                 tables.peers.insert(prefix, class);
             }
@@ -203,6 +214,7 @@ impl Op {
             Op::SetIface(_) | Op::ClearIface(_) => "IFACES",
             Op::SetAddrs(..) | Op::SetPolicy(..) | Op::ClearEndpoint(_) => "ENDPOINTS",
             Op::SetLocal(..) | Op::RemoveLocal(_) => "LOCAL",
+            Op::SetSource(..) | Op::RemoveSource(..) => "SOURCES",
             Op::SetPeer(prefix, _) | Op::RemovePeer(prefix) => {
                 if prefix.prefix_len() == prefix.max_prefix_len() { "PEERS" } else { "CIDRS" }
             }
@@ -235,6 +247,8 @@ mod tests {
             (Op::ClearIface(5), "IFACES"),
             (Op::ClearEndpoint(id), "ENDPOINTS"),
             (Op::SetLocal(addr, id), "LOCAL"),
+            (Op::SetSource(id, prefix("10.8.0.0/24")), "SOURCES"),
+            (Op::RemoveSource(id, prefix("fd00:8::1/128")), "SOURCES"),
             (Op::SetPeer(prefix("10.0.0.1/32"), ClassId::new(1)), "PEERS"),
             (Op::RemovePeer(prefix("fd00::1/128")), "PEERS"),
             (Op::RemovePeer(prefix("10.0.0.0/31")), "CIDRS"),

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use super::fields::{Fields, Problems, Refused, all};
 use super::kinds::Kind;
 use super::names;
+use super::prefixes;
 use super::time;
 use super::tree::Place;
+use crate::model::{SOURCE_PREFIXES, SourcePrefixes};
 
 #[derive(Debug, Default)]
 pub(super) struct Metadata {
@@ -20,6 +22,8 @@ pub(super) struct Metadata {
     /// Seconds since 1970; 0 when absent.
     pub created: i64,
     pub terminating: bool,
+    /// Of all annotations the one that matters, on a pod.
+    pub source_prefixes: Option<Box<SourcePrefixes>>,
 }
 
 /// The fields of ObjectMeta, current and former.
@@ -67,7 +71,10 @@ pub(super) fn read<'n>(
     let created = created(&metadata, problems);
     let deleted = metadata.text("deletionTimestamp", problems);
     known?;
-    annotations?;
+    let source_prefixes = annotations?
+        .iter()
+        .find(|(entry, _, _)| entry.key == SOURCE_PREFIXES)
+        .and_then(|(_, _, text)| prefixes::read(text));
     let (name, place) = name?;
     Ok(Metadata {
         namespace: namespace?,
@@ -77,6 +84,7 @@ pub(super) fn read<'n>(
         uid: uid?.filter(|uid| !uid.is_empty()).map(str::to_owned),
         created: created?,
         terminating: deleted?.is_some(),
+        source_prefixes,
     })
 }
 

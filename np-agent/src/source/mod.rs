@@ -27,6 +27,7 @@ mod metadata;
 mod names;
 mod objects;
 mod policy;
+mod prefixes;
 mod scan;
 mod selector;
 mod time;
@@ -42,6 +43,7 @@ use thiserror::Error;
 pub use invalid::Invalid;
 pub use manifests::{Batch, Manifests, read};
 pub use memory::remembered;
+pub use prefixes::prefix;
 pub use watch::run;
 
 #[derive(Debug, Error)]

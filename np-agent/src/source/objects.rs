@@ -47,6 +47,7 @@ pub(super) fn pod<'n>(
         node: node?.filter(|node| !node.is_empty()).map(|node| NodeName(node.into())),
         labels: metadata.labels.into(),
         addresses: addresses?.into(),
+        source_prefixes: metadata.source_prefixes,
         named_ports: named_ports?.into(),
         host_network: host_network?,
         phase: phase?,

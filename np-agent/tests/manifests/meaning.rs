@@ -204,6 +204,7 @@ status:
         node: Some(NodeName("node-1".into())),
         labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]).into(),
         addresses: ["100.68.1.10".parse().unwrap(), "fd00::10".parse().unwrap()].into(),
+        source_prefixes: None,
         named_ports: vec![
             port("dns", Protocol::Udp, 53),
             port("https", Protocol::Tcp, 8443),
@@ -228,6 +229,7 @@ fn a_pod_of_two_lines_has_defaults() {
         node: None,
         labels: BTreeMap::new().into(),
         addresses: ["10.0.0.1".parse().unwrap()].into(),
+        source_prefixes: None,
         named_ports: Vec::new().into(),
         host_network: false,
         phase: Phase::Finished,
@@ -328,4 +330,27 @@ fn a_list_of_two_thousand_pods_on_one_line_is_read() {
     let text = format!(r#"{{"apiVersion":"v1","kind":"List","items":[{}]}}"#, pods.join(","));
     let batch = Dir::with("a.json", text).load();
     assert_eq!((batch.invalid, batch.changes.len()), (Vec::new(), 2000));
+}
+
+/// What is wrong in the annotation puts neither the pod nor its other entries in doubt.
+#[test]
+fn of_a_pods_annotations_one_is_read() {
+    let annotated = |annotations: &str| {
+        let pod = format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: vpn, annotations: {annotations}}}}}"
+        );
+        match read(&pod) {
+            Object::Pod(pod) => pod.source_prefixes,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(annotated("{}"), None);
+    assert_eq!(annotated("{np-agent.io/source: 10.8.0.0/24, other: \"x\"}"), None);
+    let read =
+        annotated("{other: \"x\", np-agent.io/source-prefixes: \"fd00:8::/64,ten , 10.8.0.0/24\"}");
+    let read = read.expect("it is annotated");
+    let prefixes: Vec<String> = read.prefixes.iter().map(ToString::to_string).collect();
+    assert_eq!(prefixes, ["10.8.0.0/24", "fd00:8::/64"]);
+    let refused: Vec<&str> = read.refused.iter().map(|refused| refused.value.as_str()).collect();
+    assert_eq!(refused, ["ten"]);
 }

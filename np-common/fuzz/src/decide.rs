@@ -236,7 +236,10 @@ impl Case<'_> {
     }
 
     fn is_of(&self, id: EndpointId, addr: &Addr) -> bool {
-        self.old.owns(id, addr) || self.old.local(addr) == id
+        let owner = self.old.local(addr);
+        let nobody = addr.is_unspecified() || addr.is_unspecified_v4();
+        let forwarded = owner.is_none() && !nobody && self.old.forwards(id, addr);
+        self.old.owns(id, addr) || owner == id || forwarded
     }
 
     fn claim_is_true(&self, id: EndpointId) {

@@ -120,6 +120,8 @@ pub struct World {
     ifaces: [Iface; 6],
     classes: [ClassId; 16],
     alias: (Addr, EndpointId),
+    /// One address that an endpoint forwards for.
+    forwarded: (EndpointId, Addr),
     rules: Vec<Rule>,
     tunnels: u8,
     pub flows: RefCell<Vec<(FlowKey, Flow)>>,
@@ -150,6 +152,7 @@ impl World {
             ifaces,
             classes: scenario.classes.map(class),
             alias: (known(usize::from(addr % 16)), endpoint_id(owner)),
+            forwarded: (endpoint_id(owner / 3), known(usize::from(addr / 16))),
             rules: scenario.rules.iter().copied().take(16).map(Rule::of).collect(),
             tunnels: scenario.tunnels,
             flows: RefCell::default(),
@@ -265,6 +268,10 @@ impl Maps for World {
             return owner;
         }
         IDS.into_iter().find(|id| self.owns(*id, addr)).unwrap_or(EndpointId::NONE)
+    }
+
+    fn forwards(&self, id: EndpointId, addr: &Addr) -> bool {
+        self.forwarded == (id, *addr)
     }
 
     fn class(&self, addr: &Addr) -> ClassId {

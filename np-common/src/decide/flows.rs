@@ -252,8 +252,7 @@ const fn begins_anew(flow: &Flow, packet: &Packet) -> bool {
 /// A SYN without ACK.
 #[inline(always)]
 const fn is_beginning(packet: &Packet) -> bool {
-    packet.protocol == packet::TCP
-        && packet.tcp_flags & (packet::SYN | packet::ACK) == packet::SYN
+    packet.protocol == packet::TCP && packet.tcp_flags & (packet::SYN | packet::ACK) == packet::SYN
 }
 
 /// The state of a flow whose first packet this is.

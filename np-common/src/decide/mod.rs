@@ -42,6 +42,8 @@ pub trait Maps {
     fn policy(&self, id: EndpointId) -> PolicyWord;
     /// The endpoint that has this address; [`EndpointId::NONE`] when none has.
     fn local(&self, addr: &Addr) -> EndpointId;
+    /// Whether the endpoint may send from this address although it is not its own.
+    fn forwards(&self, id: EndpointId, addr: &Addr) -> bool;
     /// The class of the longest prefix that covers the address.
     fn class(&self, addr: &Addr) -> ClassId;
     /// Whether the longest matching rule allows.
@@ -142,10 +144,19 @@ fn from_pod<M: Maps, R: PacketReader + ?Sized>(maps: &M, reader: &R, context: &C
     entered(maps, reader, packet, id, tag, context.time)
 }
 
-/// Whether an address is the endpoint's, one of the two that are in it or another.
+/// Whether an address is the endpoint's, one of the two that are in it or another, or one that it
+/// forwards for. Whatever it may forward for, never does it speak as another pod of the node.
 #[inline(always)]
 fn is_of<M: Maps>(maps: &M, id: EndpointId, addr: &Addr) -> bool {
-    maps.owns(id, addr) || maps.local(addr) == id
+    if maps.owns(id, addr) {
+        return true;
+    }
+    let owner = maps.local(addr);
+    if !owner.is_none() {
+        return owner == id;
+    }
+    let nobody = addr.is_unspecified() || addr.is_unspecified_v4();
+    !nobody && maps.forwards(id, addr)
 }
 
 #[inline(always)]

@@ -74,6 +74,7 @@ fn pod(from: &v1::Pod) -> Converted<Pod> {
         node: spec.node_name.map(|name| NodeName(name.into())),
         labels: from.metadata.labels.clone().unwrap_or_default().into(),
         addresses: addresses.collect::<Result<_, _>>().map_err(|_| Unconvertible)?,
+        source_prefixes: None,
         named_ports,
         host_network: spec.host_network == Some(true),
         phase: match status.phase.as_deref() {

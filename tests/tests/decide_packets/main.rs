@@ -3,6 +3,7 @@
 
 mod errors;
 mod flows;
+mod forwarding;
 mod fragments;
 mod single;
 

@@ -5,6 +5,7 @@
 mod catalogue;
 mod field;
 mod forge;
+mod forwarding;
 mod neighbours;
 mod overlaps;
 

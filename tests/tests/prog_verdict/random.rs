@@ -76,14 +76,11 @@ impl Random {
                 tables.local.insert(addr, id);
             }
         }
+        for _ in 0..self.below(5) {
+            tables.sources.insert((EndpointId::new(self.pick([1, 2, 3, 4])), self.prefix()));
+        }
         for _ in 0..self.below(12) {
-            let v4 = self.one_in(2);
-            let len = if v4 {
-                self.pick([0, 8, 16, 24, 31, 32])
-            } else {
-                self.pick([0, 16, 64, 127, 128])
-            };
-            let prefix = IpNet::new(self.addr(v4), len).expect("a valid length").trunc();
+            let prefix = self.prefix();
             tables.peers.insert(prefix, ClassId::new(self.pick([1, 2, 3])));
         }
         for _ in 0..self.below(24) {
@@ -107,6 +104,13 @@ impl Random {
             }
         }
         tables
+    }
+
+    pub(crate) fn prefix(&mut self) -> IpNet {
+        let v4 = self.one_in(2);
+        let len =
+            if v4 { self.pick([0, 8, 16, 24, 31, 32]) } else { self.pick([0, 16, 64, 127, 128]) };
+        IpNet::new(self.addr(v4), len).expect("a valid length").trunc()
     }
 
     pub(crate) fn port(&mut self) -> u16 {

@@ -26,7 +26,7 @@ pub const NP_AGENT: &[Layer] = &[
         module: "model",
         kind: Kind::Pure,
         may: &[],
-        np_common: &["direction", "packet", "tunnel"],
+        np_common: &["direction", "packet", "source", "tunnel"],
     },
     Layer { module: "index", kind: Kind::Pure, may: &["model"], np_common: &[] },
     Layer { module: "compile", kind: Kind::Pure, may: &["model", "index"], np_common: &[] },

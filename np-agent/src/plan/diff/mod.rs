@@ -5,14 +5,15 @@
 //! third:
 //!
 //! ```text
-//!  0  tunnels    that are new are closed to pods, and the generation rises at once for it
+//!  0  sources    that pods may no longer send from are taken away
+//!     tunnels    that are new are closed to pods, and the generation rises at once for it
 //!     devices    that are new are default-deny, whatever else cannot be written
 //!     copies     of rule sets that one endpoint leaves and another keeps
 //!     orphans    are removed: rules that no packet can meet
 //!  1  rules      of new rule sets, and of every class an address is about to get, under the rule
 //!                sets in force and under those to come
 //!  2  addresses  to their classes, longest prefix first
-//!  3  endpoints  addresses and policy words, one store each; devices
+//!  3  endpoints  addresses and policy words, one store each; further sources; devices
 //!  4  generation so that flows are judged again
 //!  5  clean-up   addresses to their plain classes, then what nothing names any more
 //! ```
@@ -40,11 +41,12 @@ use super::{Op, Peers, PortPrefix, RulePrefix, Scope, Tables};
 ///
 /// Only what is in scope may differ, and the plan is made on that part of the tables.
 pub fn diff(actual: &Tables, desired: &Tables, scope: &Scope) -> Vec<Op> {
-    let tunnels = new_tunnels(actual, desired);
-    if !tunnels.is_empty() {
-        let mut with_tunnels = actual.clone();
-        tunnels.iter().for_each(|op| op.apply(&mut with_tunnels));
-        return tunnels.into_iter().chain(diff(&with_tunnels, desired, scope)).collect();
+    let mut closed = gone_sources(actual, desired);
+    closed.extend(new_tunnels(actual, desired));
+    if !closed.is_empty() {
+        let mut with_closed = actual.clone();
+        closed.iter().for_each(|op| op.apply(&mut with_closed));
+        return closed.into_iter().chain(diff(&with_closed, desired, scope)).collect();
     }
     let mut ops = new_devices(actual, desired);
     if scope.everything {
@@ -61,6 +63,14 @@ pub fn diff(actual: &Tables, desired: &Tables, scope: &Scope) -> Vec<Op> {
     let scope = scope.with_rules_met(actual, desired);
     ops.extend(separated(&scope.of(actual), &scope.of(desired), &actual.peers, none));
     ops
+}
+
+/// Before an id can be another pod's, and before others come: so the map is never fuller than all
+/// endpoints may have. The source of a packet is proven before its flow is looked for, so no flow
+/// needs to be judged again.
+fn gone_sources(actual: &Tables, desired: &Tables) -> Vec<Op> {
+    let gone = actual.sources.difference(&desired.sources);
+    gone.map(|(id, prefix)| Op::RemoveSource(*id, *prefix)).collect()
 }
 
 /// With a generation of their own: should the rest break off, the next change finds no new tunnels,
@@ -422,6 +432,8 @@ fn endpoints(actual: &Tables, desired: &Tables, ops: &mut Vec<Op>) {
             ops.push(Op::SetLocal(*addr, *id));
         }
     }
+    let sources = desired.sources.difference(&actual.sources);
+    ops.extend(sources.map(|(id, prefix)| Op::SetSource(*id, *prefix)));
     for (ifindex, iface) in &desired.ifaces {
         if actual.ifaces.get(ifindex).copied().unwrap_or_else(|| first(*iface)) != *iface {
             ops.push(Op::SetIface(*iface));

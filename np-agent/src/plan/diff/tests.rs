@@ -204,6 +204,38 @@ fn a_new_tunnel_is_closed_first_and_with_a_generation_of_its_own() {
     assert_eq!(diff(&now, &gone, &Scope::default()), [Op::RemoveTunnel(vxlan)]);
 }
 
+/// Taken away before anything else, so that no id hands them on; given with what else an endpoint
+/// has, before a device names it.
+#[test]
+fn further_sources_go_first_and_come_before_the_device() {
+    let prefix = |text: &str| -> IpNet { text.parse().expect("a prefix") };
+    let (id, other) = (EndpointId::new(1), EndpointId::new(2));
+    let mut actual = mk_tables(vec![(1, 1)], vec![(1, 0)]);
+    actual.sources.extend([(id, prefix("10.8.0.0/16")), (id, prefix("10.9.0.0/16"))]);
+    let mut desired = mk_tables(vec![(1, 2)], vec![(2, 0), (1, 0)]);
+    desired.sources.insert((id, prefix("10.8.0.0/16")));
+    desired.sources.insert((other, prefix("10.9.0.0/16")));
+    desired.tunnels.insert(Encapsulation::Udp(8472));
+    let ops = diff(&actual, &desired, &Scope::everything());
+    assert_eq!(ops[0], Op::RemoveSource(id, prefix("10.9.0.0/16")));
+    let at = |wanted: &Op| ops.iter().position(|op| op == wanted).expect("there is one");
+    let given = at(&Op::SetSource(other, prefix("10.9.0.0/16")));
+    assert!(given > at(&Op::SetPolicy(other, desired.endpoints[&other].policy)));
+    assert!(given < at(&Op::SetIface(desired.ifaces[&2])));
+    let of_sources = |op: &&Op| matches!(op, Op::SetSource(..) | Op::RemoveSource(..));
+    assert_eq!(ops.iter().filter(of_sources).count(), 2, "{ops:?}");
+    let mut now = actual;
+    ops.iter().for_each(|op| op.apply(&mut now));
+    assert_eq!(now.sources, desired.sources);
+
+    // Alone they are found without a scope, and judge no flow again.
+    let none = Tables { sources: BTreeSet::new(), ..now.clone() };
+    let gone = now.sources.iter().map(|(id, prefix)| Op::RemoveSource(*id, *prefix));
+    assert_eq!(diff(&now, &none, &Scope::default()), gone.collect::<Vec<_>>());
+    let back = now.sources.iter().map(|(id, prefix)| Op::SetSource(*id, *prefix));
+    assert_eq!(diff(&none, &now, &Scope::default()), back.collect::<Vec<_>>());
+}
+
 /// The next free id after the last is the first; 0 stands for none.
 #[test]
 fn a_copy_of_the_last_rule_set_has_a_real_id() {
