@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use crate::netns::Namespace;
+
 const BPF_MAP_CREATE: libc::c_int = 0;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_PROG_LOAD: libc::c_int = 5;
@@ -322,6 +324,19 @@ pub fn attach(
     };
     // SAFETY: the attribute is that of BPF_LINK_CREATE.
     unsafe { new_fd(BPF_LINK_CREATE, &mut attr) }
+}
+
+/// Adds a pinned program to the filters of a device's clsact qdisc, which must be there.
+pub fn filter(
+    inside: &Namespace,
+    device: &str,
+    side: TcSide,
+    preference: u8,
+    pin: &Path,
+) -> anyhow::Result<()> {
+    let (side, pin) = (if side == TcSide::Ingress { "ingress" } else { "egress" }, pin.display());
+    let command = format!("filter add dev {device} {side} pref {preference} bpf da pinned {pin}");
+    inside.feed("tc", &command.split(' ').collect::<Vec<_>>(), "").map(drop)
 }
 
 #[repr(C)]

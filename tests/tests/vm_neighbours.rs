@@ -19,7 +19,7 @@ fn an_offloaded_connection_is_judged() -> Result<()> {
         node.feed(
             "nft",
             &["-f", "-"],
-            "table inet offload {
+            "table inet fastpath {
                  flowtable fast { hook ingress priority 0; devices = { eth0, v-client }; }
                  counter slow { }
                  chain forward {
@@ -35,7 +35,7 @@ fn an_offloaded_connection_is_judged() -> Result<()> {
         let denied = Conversation::tcp(&client, far, DENIED)?;
         ensure!(allowed.goes_on(100, PATIENCE * 5) && denied.goes_on(100, PATIENCE * 5), "open");
         let slow =
-            count(&node.feed("nft", &["list", "counter", "inet", "offload", "slow"], "")?)?;
+            count(&node.feed("nft", &["list", "counter", "inet", "fastpath", "slow"], "")?)?;
         ensure!(slow < 100, "400 packets or more went, {slow} of them by the slow path");
 
         world.police(family)?;
@@ -78,15 +78,15 @@ fn what_ipsec_hides_is_dropped_where_egress_is_isolated() -> Result<()> {
     }
     let node = world.cluster.namespace("node-1")?.clone();
     let wrapped = || -> Result<u64> {
-        let shown = node.feed("nft", &["list", "counter", "inet", "seen", "esp"], "")?;
+        let shown = node.feed("nft", &["list", "counter", "inet", "seen", "wrapped"], "")?;
         count(&shown)
     };
     node.feed(
         "nft",
         &["-f", "-"],
         "table inet seen {
-             counter esp { }
-             chain out { type filter hook postrouting priority 0; meta l4proto esp counter name esp; }
+             counter wrapped { }
+             chain out { type filter hook postrouting priority 0; meta l4proto esp counter name wrapped; }
          }",
     )?;
     let check = |world: &World, when: &str, expected: [bool; 4]| -> Result<()> {

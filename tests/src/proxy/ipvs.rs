@@ -43,13 +43,16 @@ fn addresses(view: &View) -> String {
         view.ports.iter().flat_map(addresses_of).map(|(address, _)| address).collect();
     all.sort_unstable();
     all.dedup();
-    let length = match view.family {
-        Family::V4 => 32,
-        Family::V6 => 128,
+    // Masquerading in IPv6 takes any address of the node, in the end the one most like the
+    // destination; a deprecated one last. kube-proxy leaves it at that, and its NodePort clients can
+    // come to bear a Service's address, of which no policy can speak.
+    let (length, deprecated) = match view.family {
+        Family::V4 => (32, ""),
+        Family::V6 => (128, " preferred_lft 0"),
     };
     let mut batch = String::new();
     for address in all {
-        put(&mut batch, format_args!("addr add {address}/{length} dev {DEVICE}"));
+        put(&mut batch, format_args!("addr add {address}/{length} dev {DEVICE}{deprecated}"));
     }
     batch
 }

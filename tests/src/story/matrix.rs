@@ -10,6 +10,7 @@
 //! answered, and the server saw NAME's address. `no`: a time-out, nothing else. `.`: not probed.
 //! A destination that is spread over endpoints is probed several times, and all must agree.
 
+use std::num::NonZero;
 use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -21,6 +22,9 @@ use crate::topology::{Cluster, Spec};
 
 /// How often a destination with several endpoints is probed.
 const SPREAD: usize = 6;
+
+/// How many cells are probed at once for each processor: more would wait for each other.
+const PROBES: usize = 32;
 
 /// Where a column's probes go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,45 +146,40 @@ impl Table {
         Ok(())
     }
 
-    /// Probes every cell in every family, all at once.
+    /// Probes every cell in every family, as many at once as the machine takes.
     pub fn play(&self, cluster: &Cluster, families: &[Family]) -> Result<Matrix> {
-        thread::scope(|scope| {
-            let mut rows = Vec::new();
-            for (from, cells) in &self.rows {
-                let mut started = Vec::new();
-                for (to, expected) in self.targets.iter().zip(cells) {
-                    started.push(expected.as_ref().map(|expected| {
-                        let probes: Vec<_> = families
-                            .iter()
-                            .map(|&family| {
-                                scope.spawn(move || observe(cluster, from, to, expected, family))
-                            })
-                            .collect();
-                        (expected, probes)
-                    }));
-                }
-                rows.push((from, started));
-            }
-            let mut done = Vec::new();
-            for (from, started) in rows {
-                let mut cells = Vec::new();
-                for cell in started {
-                    let Some((expected, probes)) = cell else {
-                        cells.push(None);
-                        continue;
-                    };
-                    let observed = probes
-                        .into_iter()
-                        .map(|probe| {
-                            probe.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                        })
-                        .collect::<Result<_>>()?;
-                    cells.push(Some(Cell { expected: expected.clone(), observed }));
-                }
-                done.push((from.clone(), cells));
-            }
-            Ok(Matrix { targets: self.targets.clone(), rows: done })
-        })
+        let cells = self.rows.iter().flat_map(|(from, cells)| {
+            let probed = self.targets.iter().zip(cells);
+            probed.filter_map(move |(to, expected)| Some((from, to, expected.as_ref()?)))
+        });
+        let probes: Vec<_> =
+            cells.flat_map(|cell| families.iter().map(move |&family| (cell, family))).collect();
+        let at_once = PROBES * thread::available_parallelism().map_or(1, NonZero::get);
+        let mut observed = Vec::new();
+        for probes in probes.chunks(at_once) {
+            let ended = thread::scope(|scope| {
+                let started: Vec<_> = probes
+                    .iter()
+                    .map(|&((from, to, expected), family)| {
+                        scope.spawn(move || observe(cluster, from, to, expected, family))
+                    })
+                    .collect();
+                let joined = started.into_iter().map(|probe| {
+                    probe.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                });
+                joined.collect::<Result<Vec<_>>>()
+            });
+            observed.extend(ended?);
+        }
+        let mut observed = observed.into_iter();
+        let mut cell = |expected: &Expected| Cell {
+            expected: expected.clone(),
+            observed: observed.by_ref().take(families.len()).collect(),
+        };
+        let rows = self.rows.iter().map(|(from, cells)| {
+            (from.clone(), cells.iter().map(|expected| expected.as_ref().map(&mut cell)).collect())
+        });
+        Ok(Matrix { targets: self.targets.clone(), rows: rows.collect() })
     }
 }
 

@@ -9,7 +9,7 @@ use np_tests::netns::Namespace;
 use np_tests::probe::IMPATIENCE;
 use np_tests::topology::{self, host_device};
 
-use crate::world::{CLIENT, Late, Shape, World, client_and_guest, device_of, eventually};
+use crate::world::{CLIENT, Late, Shape, World, client_and_guest, device_of, eventually, links_at};
 
 const FILE: &str = "late.yaml";
 
@@ -104,7 +104,7 @@ fn a_deleted_pod_is_policed_by_its_last_labels_while_its_veth_lives() {
     world.assert_reaches("guest", late.address, true);
     world.assert_reaches("stranger", late.address, false);
 
-    assert_eq!(link_pins(&mut world, device.ifindex), 2);
+    assert_eq!(link_pins(&mut world, device.ifindex), links_at(1));
     world.unwire(&late);
     world.wait("the endpoint is gone", |status| {
         device_of(status, &late.device()).is_none()
@@ -160,7 +160,7 @@ fn pins_of_a_device_that_went_while_the_agent_was_down_are_removed() {
     world.wire(&late);
     world.apply(FILE, Some(&late.object("client")));
     let ifindex = world.wait_role(&late.device(), "pod").ifindex;
-    assert_eq!(link_pins(&mut world, ifindex), 2);
+    assert_eq!(link_pins(&mut world, ifindex), links_at(1));
     world.stop();
     world.unwire(&late);
     world.start();

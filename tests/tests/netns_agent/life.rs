@@ -10,7 +10,7 @@ use aya::programs::links::{FdLink, PinnedLink};
 use np_tests::agent::POLICIES;
 use np_tests::bpf::ObjectId;
 
-use crate::world::{CLIENT, World, assert_lost_nothing, client_and_guest, eventually};
+use crate::world::{CLIENT, World, assert_lost_nothing, client_and_guest, eventually, links_at};
 
 /// The kernel's ids of the links and maps pinned under a directory, and of the links' programs.
 fn pinned(pin_dir: &Path) -> BTreeSet<ObjectId> {
@@ -47,7 +47,7 @@ fn enforcement_outlives_the_agent_until_cleanup() {
     let pin_dir = world.agent().pin_dir().to_owned();
     let before = pinned(&pin_dir);
     // Both sides of four pods and the uplink.
-    assert_eq!(before.iter().filter(|id| matches!(id, ObjectId::Link(_))).count(), 10);
+    assert_eq!(before.iter().filter(|id| matches!(id, ObjectId::Link(_))).count(), links_at(5));
 
     world.stop();
     world.assert_served(true, false, false);

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
+use np_agent::dataplane::Mechanism;
 use np_tests::agent::agent_binary;
 use np_tests::bpf::{self, Place, TC_ACT_UNSPEC, TcSide};
 
@@ -105,9 +106,16 @@ fn check_finds_a_program_in_front_of_ours() {
     let program = bpf::load("neighbour", &bpf::returns(TC_ACT_UNSPEC as i32)).unwrap();
     let id = bpf::program_id(&program).unwrap();
     let node = world.node().clone();
-    let link = node
-        .run(|| Ok(bpf::attach(&program, ifindex, TcSide::Ingress, Place::First)?))
-        .unwrap_or_else(|error| panic!("{error:#}"));
+    let pin = world.agents.pins().join("neighbour");
+    let link = match Mechanism::of_kernel().unwrap() {
+        Mechanism::Tcx => {
+            node.run(|| Ok(Some(bpf::attach(&program, ifindex, TcSide::Ingress, Place::First)?)))
+        }
+        Mechanism::Clsact => bpf::pin(&program, &pin)
+            .and_then(|()| bpf::filter(&node, "v-server", TcSide::Ingress, 1, &pin))
+            .map(|()| None),
+    };
+    let link = link.unwrap_or_else(|error| panic!("{error:#}"));
     let (code, out, err) = world.agent().subcommand(&["check"]).unwrap();
     assert_eq!(code, 0, "{out}{err}");
     let warnings: Vec<&str> = out.lines().filter(|line| line.starts_with("warn")).collect();
@@ -118,6 +126,10 @@ fn check_finds_a_program_in_front_of_ours() {
     // It goes on to the next: ours still decide.
     world.assert_served(true, false, false);
 
+    if link.is_none() {
+        let delete = "filter delete dev v-server ingress pref 1 handle 0x1 bpf";
+        node.feed("tc", &delete.split(' ').collect::<Vec<_>>(), "").unwrap();
+    }
     drop(link);
     let (_, out, _) = world.agent().subcommand(&["check"]).unwrap();
     assert!(!out.contains("warn"), "{out}");

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use np_agent::dataplane::Mechanism;
 use np_tests::address::Family;
 use np_tests::agent::{Agent, Agents, DeviceStatus, POLICIES, Status};
 use np_tests::netns::Namespace;
@@ -312,5 +313,14 @@ fn spec() -> Spec {
         node_ports: NOTHING,
         outside_ports: NOTHING,
         shape: topology::Shape::PTP,
+    }
+}
+
+/// The links that are pinned for so many devices. Before TCX there are filters, which go with their
+/// device and need none.
+pub fn links_at(devices: usize) -> usize {
+    match Mechanism::of_kernel().expect("the kernel can be asked") {
+        Mechanism::Tcx => 2 * devices,
+        Mechanism::Clsact => 0,
     }
 }

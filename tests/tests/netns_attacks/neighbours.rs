@@ -1,12 +1,9 @@
 //! Third parties' programs and marks beside ours.
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 use np_agent::dataplane::Mechanism;
 use np_tests::bpf::{self, Place, TcSide, insn};
 use np_tests::matrix::{self, Row};
-use np_tests::netns::Namespace;
 use np_tests::probe::{Kind, PATIENCE, probe};
 use np_tests::raw::Raw;
 use np_tests::wire::datagram;
@@ -43,13 +40,6 @@ fn copy_to(ifindex: u32) -> Vec<u64> {
     ]
 }
 
-/// Adds a filter to the devices' clsact qdisc, behind ours.
-fn filter(node: &Namespace, device: &str, preference: u8, pin: &Path) -> Result<()> {
-    let pin = pin.display();
-    let command = format!("filter add dev {device} egress pref {preference} bpf da pinned {pin}");
-    node.feed("tc", &command.split(' ').collect::<Vec<_>>(), "").map(drop)
-}
-
 /// A TCX program, where the kernel has TCX, and clsact filters behind ours see what passes and
 /// nothing else; marks and the rules that use them stay their owner's.
 #[test]
@@ -78,9 +68,9 @@ fn neighbours_and_marks_work_on_beside_the_agent() -> Result<()> {
             })?);
             node.feed("tc", &["qdisc", "add", "dev", device, "clsact"], "")?;
         } else {
-            filter(&node, device, 6, &stamp_pin)?;
+            bpf::filter(&node, device, TcSide::Egress, 6, &stamp_pin)?;
         }
-        filter(&node, device, 7, &copy_pin)?;
+        bpf::filter(&node, device, TcSide::Egress, 7, &copy_pin)?;
     }
     let tapped = Raw::open(&node, "tapped")?;
     let rule =

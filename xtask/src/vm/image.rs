@@ -137,13 +137,12 @@ pub fn order(dir: &Path, tests: &[PathBuf], filter: Option<&str>) -> Result<Path
 }
 
 /// The kernel unpacks archives that follow each other as one.
-pub fn join(dir: &Path, parts: &[&Path]) -> Result<PathBuf> {
-    let path = dir.join("initramfs");
-    let mut whole = fs::File::create(&path)?;
+pub fn join(path: &Path, parts: &[&Path]) -> Result<()> {
+    let mut whole = fs::File::create(path)?;
     for part in parts {
         whole.write_all(&fs::read(part)?)?;
     }
-    Ok(path)
+    Ok(())
 }
 
 /// The libraries a program is linked with, and its loader, as `ldd` finds them here.

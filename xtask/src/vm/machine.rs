@@ -24,22 +24,22 @@ pub struct Outcome {
 /// By hardware within this, or not at all: a nested KVM may be there and not work.
 const BOOT: Duration = Duration::from_secs(30);
 
-/// Boots, passes on what the console says, and counts.
-pub fn run(kernel: &Path, initramfs: &Path, limit: Duration) -> Result<Outcome> {
+/// Boots, passes on what the console says, each line behind the machine's name, and counts.
+pub fn run(name: &str, kernel: &Path, initramfs: &Path, limit: Duration) -> Result<Outcome> {
     if Path::new("/dev/kvm").exists() {
         let mut by_hardware = command("kvm", kernel, initramfs);
         by_hardware.args(["-smp", "2"]);
-        let outcome = boot(by_hardware, BOOT, limit)?;
+        let outcome = boot(name, by_hardware, BOOT, limit)?;
         if outcome.started {
             return Ok(outcome);
         }
-        println!("KVM is there and does not boot this kernel: emulating");
+        println!("{name}: KVM is there and does not boot this kernel: emulating");
     }
     let mut emulated = command("tcg", kernel, initramfs);
     // The guest's clock counts instructions, one a nanosecond, and skips idle time: what takes a
     // millisecond elsewhere takes about one there, however slow the emulation is.
     emulated.args(["-smp", "1", "-icount", "shift=0,sleep=off"]);
-    boot(emulated, limit, limit)
+    boot(name, emulated, limit, limit)
 }
 
 fn command(accelerator: &str, kernel: &Path, initramfs: &Path) -> Command {
@@ -57,8 +57,8 @@ fn command(accelerator: &str, kernel: &Path, initramfs: &Path) -> Command {
     command
 }
 
-fn boot(mut command: Command, first: Duration, limit: Duration) -> Result<Outcome> {
-    println!("    $ {}", shell::line(&command));
+fn boot(name: &str, mut command: Command, first: Duration, limit: Duration) -> Result<Outcome> {
+    println!("{name}: $ {}", shell::line(&command));
     shell::flush();
     let mut machine = command
         .stdin(Stdio::null())
@@ -81,7 +81,7 @@ fn boot(mut command: Command, first: Duration, limit: Duration) -> Result<Outcom
         let end = start + if outcome.started { limit } else { first };
         match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
             Ok(line) => {
-                println!("{line}");
+                println!("{name}: {line}");
                 shell::flush();
                 outcome.told.hear(&line);
                 outcome.started |= line.contains("vm: Linux ");
@@ -89,7 +89,10 @@ fn boot(mut command: Command, first: Duration, limit: Duration) -> Result<Outcom
             }
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
-                println!("the machine is still at work after {} s", start.elapsed().as_secs());
+                println!(
+                    "{name}: the machine is still at work after {} s",
+                    start.elapsed().as_secs()
+                );
                 machine.kill().context("ending the machine")?;
                 break;
             }
