@@ -1,9 +1,17 @@
 //! The kernel accepts the four programs, within bounds.
 
+use std::fs;
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+
+use anyhow::Context as _;
 use np_agent::dataplane::{self, AttachError, DataplaneError, Options, Side};
 use np_common::direction::Hook;
 use np_tests::bpf::{self, program_size};
+use np_tests::matrix;
 use np_tests::sandbox::{ifindex, ip, sandbox};
+
+const FIGURES: &str = "instructions; machine code; instructions the verifier walked; stack";
 
 /// The verifier gives up at a million instructions walked and 512 bytes of stack. Older kernels
 /// walk more than new ones for the same program, so there must be room.
@@ -11,19 +19,37 @@ use np_tests::sandbox::{ifindex, ip, sandbox};
 fn every_program_is_accepted_with_room_to_spare() {
     sandbox(|pin_dir| {
         let opened = dataplane::open(&Options { pin_dir: pin_dir.to_owned(), mechanism: None })?;
-        println!("program      instructions  machine code  verified  stack");
         for hook in Hook::ALL {
+            let name = hook.name();
+            let row = matrix::row("What the kernel makes of it", format!("{name}: {FIGURES}"));
             let size = program_size(&opened.attacher.program(hook))?;
             let instructions = size.translated / 8;
-            let (name, jited) = (hook.name(), size.jited);
             let (verified, stack) = (size.verified, size.stack);
-            println!("{name:<12} {instructions:>12} {jited:>11} B {verified:>9} {stack:>4} B");
             assert!(instructions < 4096, "{name}: the limit of kernels before 5.2");
             assert!(verified < 400_000, "{name}: {verified} instructions walked");
             assert!(stack <= 448, "{name}: {stack} bytes of stack");
+            row.measured(format!("{instructions}; {} B; {verified}; {stack} B", size.jited));
         }
+        let row = matrix::row("What the kernel makes of it", "empty maps: MiB of memory");
+        let bytes = memory_of_maps(pin_dir)?;
+        assert!(bytes < 256 << 20, "{bytes} bytes");
+        row.measured(format!("{:.1}", bytes as f64 / f64::from(1 << 20)));
         Ok(())
     });
+}
+
+/// What the kernel accounts to the pinned maps. Before Linux 6.4 it counts what they may come to hold.
+fn memory_of_maps(pin_dir: &Path) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for version in fs::read_dir(pin_dir)? {
+        for pin in fs::read_dir(version?.path().join("maps"))? {
+            let map = bpf::open_pin(&pin?.path())?;
+            let facts = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd()))?;
+            let memory = facts.lines().find_map(|line| line.strip_prefix("memlock:"));
+            bytes += memory.context("a map's memory")?.trim().parse::<u64>()?;
+        }
+    }
+    Ok(bytes)
 }
 
 /// The deployment grants these three and no more; in particular not SYS_ADMIN.

@@ -27,26 +27,26 @@ pub struct Cell {
     row: String,
     test: String,
     kernel: String,
-    holds: bool,
+    outcome: String,
 }
 
 impl Cell {
-    /// Reads `matrix SECTION ROW TEST KERNEL holds|fails`, with tabs between.
+    /// Reads `matrix SECTION ROW TEST KERNEL holds|fails|FIGURES`, with tabs between.
     pub fn parse(line: &str) -> Option<Self> {
         let mut words = line.strip_prefix("matrix\t")?.split('\t').map(str::to_owned);
         let (section, row) = (words.next()?, words.next()?);
         let (test, kernel) = (words.next()?, words.next()?);
-        let holds = words.next()? == "holds";
-        Some(Self { section, row, test, kernel, holds })
+        Some(Self { section, row, test, kernel, outcome: words.next()? })
     }
 }
 
 pub fn run(Args { kernels }: &Args) -> Result<()> {
-    let mut cells = test::run_tiers(&[Tier::Netns], None)?.cells;
+    let mut cells = test::run_tiers(&[Tier::Prog, Tier::Netns], None)?.cells;
     if !kernels.is_empty() {
         cells.extend(vm::run_on(kernels, &vm::Order::default())?.cells);
     }
-    if let Some(Cell { section, row, test, kernel, .. }) = cells.iter().find(|cell| !cell.holds) {
+    let failed = cells.iter().find(|cell| cell.outcome == "fails");
+    if let Some(Cell { section, row, test, kernel, .. }) = failed {
         bail!("{section}: {row}: {test} fails on {kernel}");
     }
     shell::write(&workspace::root().join("docs/MATRIX.md"), &page(&cells))
@@ -55,15 +55,16 @@ pub fn run(Args { kernels }: &Args) -> Result<()> {
 const HEAD: &str = "# What holds, where\n
 Written by `cargo xtask matrix` from one run of the tests; not edited by hand. Each row is a test with real
 packets between network namespaces, in IPv4 and IPv6 where the original has both. A dot: the row is not
-claimed for that kernel.\n";
+claimed for that kernel. The newest kernel ran on the machine itself, the others in emulated ones.\n";
 
 fn page(cells: &[Cell]) -> String {
     let kernels: BTreeSet<Release> = cells.iter().map(|cell| Release::of(&cell.kernel)).collect();
-    let mut sections: BTreeMap<&str, BTreeMap<(&str, &str), BTreeSet<Release>>> = BTreeMap::new();
+    let mut sections: BTreeMap<&str, BTreeMap<(&str, &str), BTreeMap<Release, &str>>> =
+        BTreeMap::new();
     for cell in cells {
         let rows = sections.entry(&cell.section).or_default();
         let row = rows.entry((&cell.row, &cell.test)).or_default();
-        row.insert(Release::of(&cell.kernel));
+        row.insert(Release::of(&cell.kernel), cell.outcome.as_str());
     }
     let mut page = HEAD.to_owned();
     for (section, rows) in sections {
@@ -75,7 +76,7 @@ fn page(cells: &[Cell]) -> String {
         for ((row, test), on) in rows {
             page += &format!("| {row} | `{test}` |");
             for kernel in &kernels {
-                page += if on.contains(kernel) { " holds |" } else { " · |" };
+                page += &format!(" {} |", on.get(kernel).unwrap_or(&"·"));
             }
             page += "\n";
         }

@@ -52,7 +52,7 @@ pub struct Order {
     filter: Option<String>,
 }
 
-const LIMIT: u64 = 40;
+const LIMIT: u64 = 90;
 
 impl Default for Order {
     fn default() -> Self {
