@@ -242,11 +242,11 @@ const fn is_ephemeral(port: u16) -> bool {
     u16::from_be(port) >= 1 << 15
 }
 
-/// Whether the side that answers begins a connection of its own: only while the flow is opening is
-/// that an answer, to a SYN that crossed it.
+/// Whether the side that answers begins a connection of its own, after the flow's has ended. Before, its
+/// SYN is an answer to one that it crossed.
 #[inline(always)]
 const fn begins_anew(flow: &Flow, packet: &Packet) -> bool {
-    is_beginning(packet) && !matches!(flow.state(), State::Opening)
+    is_beginning(packet) && matches!(flow.state(), State::Closing)
 }
 
 /// A SYN without ACK.

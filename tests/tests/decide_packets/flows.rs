@@ -231,7 +231,7 @@ fn in_mid_stream_a_flow_is_of_the_side_that_began() {
 
 /// The server of a closed connection begins one to its client's port.
 #[test]
-fn a_syn_from_the_side_that_answers_is_a_reply_only_while_the_flow_opens() {
+fn a_syn_from_the_side_that_answers_is_no_reply_once_the_connection_has_ended() {
     let tables = tables();
     let maps = Simulated::new(&tables);
     assert_eq!(verdict(&maps, A_TO_B, &tcp(A, B, 9, 80, SYN)).reason, Reason::Allowed);
@@ -239,6 +239,7 @@ fn a_syn_from_the_side_that_answers_is_a_reply_only_while_the_flow_opens() {
         (SYN, Reason::Reply),
         (SYN, Reason::Reply),
         (SYN | ACK, Reason::Reply),
+        (SYN, Reason::Reply),
         (FIN | ACK, Reason::Reply),
         (SYN, Reason::Entered),
         (ACK, Reason::Reply),
