@@ -205,6 +205,24 @@ impl Agents {
         }
         Ok(sum)
     }
+
+    /// What was dropped so far, for a message about a packet that did not come.
+    pub fn drops(&mut self) -> String {
+        let mut told = Vec::new();
+        for agent in &mut self.agents {
+            let counters = agent.status().map(|status| status.counters).unwrap_or_default();
+            let dropped = counters.into_iter().filter(|counter| counter.action == "drop");
+            told.extend(
+                dropped.map(|Counter { hook, reason, packets, .. }| {
+                    format!("{hook} {reason} {packets}")
+                }),
+            );
+        }
+        format!(
+            "dropped so far: {}",
+            if told.is_empty() { "nothing".into() } else { told.join(", ") }
+        )
+    }
 }
 
 /// Replaces a file as a whole: no reader sees half of it.

@@ -32,8 +32,8 @@ pub fn judges_every_cell(shape: Shape, proxy: Mode, roles: &[(&str, &str)]) -> R
     let row = matrix::row("Topologies", format!("{}, {proxy}", shape.name));
     let mut trial = Trial::set_up(shape, proxy)?;
     trial.check_roles(roles)?;
-    trial.check_open("agents, no policy")?;
-    trial.check_policies()?;
+    let checked = trial.check_open("agents, no policy").and_then(|()| trial.check_policies());
+    checked.with_context(|| trial.agents.drops())?;
     row.holds();
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! the tests say of themselves, never written by hand.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 
 use anyhow::{Result, bail};
 
@@ -10,12 +11,13 @@ use crate::test::{self, Tier};
 use crate::vm::{self, Kernel};
 use crate::workspace;
 
-/// Run the tests that send packets and write docs/MATRIX.md from what they say of themselves
+/// Run the tests that send packets and write what they say of themselves into docs/MATRIX.md
 ///
-/// The file is written only from a whole run without a failure.
+/// A run replaces the columns of its kernels and keeps the others. Nothing is written of a run with a
+/// failure.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Also run them in virtual machines with these kernels
+    /// Run them in virtual machines with these kernels [default: on this machine]
     #[arg(value_enum)]
     kernels: Vec<Kernel>,
 }
@@ -41,19 +43,59 @@ impl Cell {
 }
 
 pub fn run(Args { kernels }: &Args) -> Result<()> {
-    let mut cells = test::run_tiers(&[Tier::Prog, Tier::Netns], None)?.cells;
-    if !kernels.is_empty() {
-        cells.extend(vm::run_on(kernels, &vm::Order::default())?.cells);
-    }
-    let failed = cells.iter().find(|cell| cell.outcome == "fails");
+    let told = if kernels.is_empty() {
+        test::run_tiers(&[Tier::Prog, Tier::Netns], None)?
+    } else {
+        vm::run_on(kernels, &vm::Order::default())?
+    };
+    let failed = told.cells.iter().find(|cell| cell.outcome == "fails");
     if let Some(Cell { section, row, test, kernel, .. }) = failed {
         bail!("{section}: {row}: {test} fails on {kernel}");
     }
-    shell::write(&workspace::root().join("docs/MATRIX.md"), &page(&cells))
+    let file = workspace::root().join("docs/MATRIX.md");
+    let before = read(&fs::read_to_string(&file).unwrap_or_default());
+    shell::write(&file, &page(&joined(before, told.cells)))
 }
 
+/// The cells of a page.
+fn read(page: &str) -> Vec<Cell> {
+    let (mut section, mut kernels) = ("", Vec::new());
+    let mut cells = Vec::new();
+    for line in page.lines() {
+        if let Some(name) = line.strip_prefix("## ") {
+            section = name;
+        }
+        let words = line.strip_prefix("| ").and_then(|line| line.strip_suffix(" |"));
+        let Some(words) = words else { continue };
+        let mut words = words.split(" | ");
+        let (Some(row), Some(test)) = (words.next(), words.next()) else { continue };
+        if test == "test" {
+            kernels = words.collect();
+            continue;
+        }
+        let known = kernels.iter().zip(words).filter(|(_, outcome)| *outcome != NOT_CLAIMED);
+        cells.extend(known.map(|(kernel, outcome)| Cell {
+            section: section.to_owned(),
+            row: row.to_owned(),
+            test: test.trim_matches('`').to_owned(),
+            kernel: (*kernel).to_owned(),
+            outcome: outcome.to_owned(),
+        }));
+    }
+    cells
+}
+
+/// Cells of an earlier run and of a new one. Of a kernel's line there is one column: its last run's.
+fn joined(before: Vec<Cell>, now: Vec<Cell>) -> Vec<Cell> {
+    let ran: BTreeSet<_> = now.iter().map(|cell| Release::of(&cell.kernel).line()).collect();
+    let kept = before.into_iter().filter(|cell| !ran.contains(&Release::of(&cell.kernel).line()));
+    kept.chain(now).collect()
+}
+
+const NOT_CLAIMED: &str = "·";
+
 const HEAD: &str = "# What holds, where\n
-Written by `cargo xtask matrix` from one run of the tests; not edited by hand. Each row is a test with real
+Written by `cargo xtask matrix`, a column from one run of the tests; not edited by hand. Each row is a test with real
 packets between network namespaces, in IPv4 and IPv6 where the original has both. A dot: the row is not
 claimed for that kernel. The newest kernel ran on the machine itself, the others in emulated ones.\n";
 
@@ -68,7 +110,7 @@ fn page(cells: &[Cell]) -> String {
     }
     let mut page = HEAD.to_owned();
     for (section, rows) in sections {
-        page += &format!("\n## {section}\n\n| | test |");
+        page += &format!("\n## {section}\n\n|  | test |");
         for kernel in &kernels {
             page += &format!(" {} |", kernel.name);
         }
@@ -76,7 +118,7 @@ fn page(cells: &[Cell]) -> String {
         for ((row, test), on) in rows {
             page += &format!("| {row} | `{test}` |");
             for kernel in &kernels {
-                page += &format!(" {} |", on.get(kernel).unwrap_or(&"·"));
+                page += &format!(" {} |", on.get(kernel).unwrap_or(&NOT_CLAIMED));
             }
             page += "\n";
         }
@@ -92,6 +134,11 @@ struct Release {
 }
 
 impl Release {
+    /// 6.12 of 6.12.117.
+    fn line(&self) -> Vec<u32> {
+        self.numbers.iter().take(2).copied().collect()
+    }
+
     fn of(name: &str) -> Self {
         // What follows the version is the builder's own.
         let end = name.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(name.len());
@@ -119,9 +166,27 @@ mod tests {
         let table = page.split_once("## Topologies\n\n").unwrap().1;
         assert_eq!(
             table,
-            "| | test | 6.1.192 | 6.12.1 |\n|---|---|---|---|\n\
+            "|  | test | 6.1.192 | 6.12.1 |\n|---|---|---|---|\n\
              | IPIP | `a_test` | · | holds |\n| bridge | `a_test` | holds | holds |\n"
         );
         assert_eq!(Cell::parse("test result: ok. 1 passed"), None);
+    }
+
+    #[test]
+    fn a_run_replaces_the_columns_of_its_kernels() {
+        let cell = |row: &str, kernel: &str, outcome: &str| {
+            Cell::parse(&format!("matrix\tTraffic\t{row}\ta_test\t{kernel}\t{outcome}")).unwrap()
+        };
+        let before = vec![
+            cell("one", "6.1.1", "holds"),
+            cell("two", "6.1.1", "9"),
+            cell("two", "6.18", "8"),
+        ];
+        assert_eq!(read(&page(&before)), before);
+        let now = vec![cell("one", "6.1.2-cloud", "holds")];
+        let after = joined(read(&page(&before)), now);
+        let told: Vec<_> =
+            read(&page(&after)).into_iter().map(|cell| (cell.row, cell.kernel)).collect();
+        assert_eq!(told, [("one", "6.1.2"), ("two", "6.18")].map(|(a, b)| (a.into(), b.into())));
     }
 }

@@ -4,6 +4,8 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::mount::{MsFlags, mount};
@@ -46,17 +48,21 @@ fn run() -> Result<()> {
         let _missing = command("modprobe").arg(module).status().context("starting modprobe")?;
     }
     let filter = fs::read_to_string("/filter")?;
-    for test in fs::read_to_string("/order")?.lines() {
-        println!("vm: {test}");
-        let mut run = command(test);
-        if !filter.is_empty() {
-            run.arg(&filter);
+    for file in fs::read_to_string("/order")?.lines() {
+        let list = command(file).args(["--list", "--format=terse", filter.as_str()]).output();
+        let list = String::from_utf8(list.context("starting a test file")?.stdout)?;
+        for test in list.lines().filter_map(|line| line.strip_suffix(": test")) {
+            let status = command(file).args(["--exact", test, "--show-output"]).status();
+            println!("vm: {file} {test}: {}", status.context("starting a test")?);
+            thread::sleep(PAUSE);
         }
-        let status = run.arg("--show-output").status().context("starting a test file")?;
-        println!("vm: {test}: {status}");
     }
     Ok(())
 }
+
+/// The kernel takes the namespaces of a test apart once it has ended, and one processor has no time
+/// for packets then.
+const PAUSE: Duration = Duration::from_secs(5);
 
 fn command(program: &str) -> Command {
     let mut command = Command::new(program);

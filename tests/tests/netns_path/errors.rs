@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use np_tests::address::Family;
+use np_tests::agent::Agents;
 use np_tests::matrix;
 
 use crate::exchange::transfer;
@@ -33,7 +34,9 @@ fn a_narrow_hop_is_found_under_default_deny() -> Result<()> {
         ] {
             forget_routes(&world)?;
             let before = related(&mut world, hook)?;
-            transfer(from, to, BYTES).with_context(|| format!("to {to}"))?;
+            transfer(from, to, BYTES)
+                .with_context(|| format!("to {to}"))
+                .with_context(|| world.agents.as_mut().map(Agents::drops).unwrap_or_default())?;
             let after = related(&mut world, hook)?;
             ensure!(after > before, "{to}: no complaint was recognised at {hook}");
         }

@@ -162,7 +162,7 @@ fn batches_of_segments_are_judged_whole() -> Result<()> {
         }
     }
     let node = world.cluster.node_of("near")?;
-    count(node, LAST, &format!("tcp dport {DENIED} meta length > 10000"))?;
+    count(node, LAST, &format!("tcp dport {DENIED} meta length > 2000"))?;
     let before = world.counted("denied")?;
     ensure!(open.more()? == 0, "the connection is closed");
     ensure!(counted(world.cluster.node_of("near")?)? > 0, "no batch was sent");
