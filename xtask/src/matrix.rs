@@ -99,10 +99,12 @@ Written by `cargo xtask matrix`, a column from one run of the tests; not edited 
 packets between network namespaces, in IPv4 and IPv6 where the original has both. A dot: the row is not
 claimed for that kernel. The newest kernel ran on the machine itself, the others in emulated ones.\n";
 
+/// By row and test, what came out on each kernel.
+type Rows<'a> = BTreeMap<(&'a str, &'a str), BTreeMap<Release, &'a str>>;
+
 fn page(cells: &[Cell]) -> String {
     let kernels: BTreeSet<Release> = cells.iter().map(|cell| Release::of(&cell.kernel)).collect();
-    let mut sections: BTreeMap<&str, BTreeMap<(&str, &str), BTreeMap<Release, &str>>> =
-        BTreeMap::new();
+    let mut sections: BTreeMap<&str, Rows<'_>> = BTreeMap::new();
     for cell in cells {
         let rows = sections.entry(&cell.section).or_default();
         let row = rows.entry((&cell.row, &cell.test)).or_default();
