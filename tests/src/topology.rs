@@ -213,9 +213,14 @@ impl Cluster {
         Ok(move |packet: &Ip| packet.frame_between(router, own))
     }
 
-    /// Makes the last hop to an outside host narrow; neither end of a connection sees that.
+    /// Makes the last hop to an outside host narrow; neither end of a connection sees that. By the route: a
+    /// veth takes no more than its own MTU from the other end either.
     pub fn narrow(&self, outside: &str, mtu: u32) -> Result<()> {
-        self.fabric.ip(&format!("link set v-{outside} mtu {mtu}"))
+        let route = |family| -> Result<String> {
+            let address = self.address(outside, family)?;
+            Ok(format!("route replace {address} dev v-{outside} mtu lock {mtu}\n"))
+        };
+        self.fabric.ip(&Family::BOTH.map(route).into_iter().collect::<Result<String>>()?)
     }
 
     /// Gives every link of a cluster attached by ptp this MTU.

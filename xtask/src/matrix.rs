@@ -3,23 +3,32 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, ensure};
 
 use crate::shell;
-use crate::test::{self, Tier};
+use crate::test::{self, Tier, Told};
 use crate::vm::{self, Kernel};
 use crate::workspace;
 
 /// Run the tests that send packets and write what they say of themselves into docs/MATRIX.md
 ///
-/// A run replaces the columns of its kernels and keeps the others. Nothing is written of a run with a
-/// failure.
+/// A whole run replaces the columns of its kernels, one with a filter the rows of its tests; the rest
+/// stays. A row that fails is written as such, and the command fails.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Run them in virtual machines with these kernels [default: on this machine]
     #[arg(value_enum)]
     kernels: Vec<Kernel>,
+
+    /// Run nothing: take the rows from what `cargo xtask vm` or `test` printed
+    #[arg(long, value_name = "FILE", conflicts_with = "kernels")]
+    log: Option<PathBuf>,
+
+    /// Run only tests whose name contains this
+    #[arg(last = true)]
+    filter: Option<String>,
 }
 
 /// One line that a test says of itself.
@@ -42,19 +51,30 @@ impl Cell {
     }
 }
 
-pub fn run(Args { kernels }: &Args) -> Result<()> {
-    let told = if kernels.is_empty() {
-        test::run_tiers(&[Tier::Prog, Tier::Netns], None)?
-    } else {
-        vm::run_on(kernels, &vm::Order::default())?
+pub fn run(Args { kernels, log, filter }: &Args) -> Result<()> {
+    let told = match log {
+        Some(log) => heard(&fs::read_to_string(log)?),
+        None if kernels.is_empty() => {
+            test::run_tiers(&[Tier::Prog, Tier::Netns], filter.as_deref())?
+        }
+        None => vm::run_on(kernels, &vm::Order::of(filter.clone()))?,
     };
-    let failed = told.cells.iter().find(|cell| cell.outcome == "fails");
-    if let Some(Cell { section, row, test, kernel, .. }) = failed {
-        bail!("{section}: {row}: {test} fails on {kernel}");
-    }
+    let failed = told.cells.iter().filter(|cell| cell.outcome == FAILS).count();
     let file = workspace::root().join("docs/MATRIX.md");
     let before = read(&fs::read_to_string(&file).unwrap_or_default());
-    shell::write(&file, &page(&joined(before, told.cells)))
+    shell::write(&file, &page(&joined(before, told.cells.clone(), filter.is_none())))?;
+    ensure!(failed == 0, "{failed} rows fail");
+    told.verdict()
+}
+
+/// What a run printed, each line behind the name of its machine if it has one.
+fn heard(text: &str) -> Told {
+    let mut told = Told::default();
+    for line in text.lines() {
+        let said = line.split_once(": ").map_or(line, |(_, said)| said);
+        told.hear(if said.starts_with("matrix\t") { said } else { line });
+    }
+    told
 }
 
 /// The cells of a page.
@@ -86,12 +106,19 @@ fn read(page: &str) -> Vec<Cell> {
 }
 
 /// Cells of an earlier run and of a new one. Of a kernel's line there is one column: its last run's.
-fn joined(before: Vec<Cell>, now: Vec<Cell>) -> Vec<Cell> {
-    let ran: BTreeSet<_> = now.iter().map(|cell| Release::of(&cell.kernel).line()).collect();
-    let kept = before.into_iter().filter(|cell| !ran.contains(&Release::of(&cell.kernel).line()));
-    kept.chain(now).collect()
+fn joined(before: Vec<Cell>, now: Vec<Cell>, whole: bool) -> Vec<Cell> {
+    let line = |cell: &Cell| Release::of(&cell.kernel).line();
+    let place =
+        |cell: &Cell| (cell.section.clone(), cell.row.clone(), cell.test.clone(), line(cell));
+    let columns: BTreeSet<_> = now.iter().map(line).collect();
+    let places: BTreeSet<_> = now.iter().map(place).collect();
+    let replaced = |cell: &Cell| {
+        if whole { columns.contains(&line(cell)) } else { places.contains(&place(cell)) }
+    };
+    before.into_iter().filter(|cell| !replaced(cell)).chain(now).collect()
 }
 
+const FAILS: &str = "fails";
 const NOT_CLAIMED: &str = "·";
 
 const HEAD: &str = "# What holds, where\n
@@ -186,9 +213,19 @@ mod tests {
         ];
         assert_eq!(read(&page(&before)), before);
         let now = vec![cell("one", "6.1.2-cloud", "holds")];
-        let after = joined(read(&page(&before)), now);
+        let after = joined(read(&page(&before)), now, true);
         let told: Vec<_> =
             read(&page(&after)).into_iter().map(|cell| (cell.row, cell.kernel)).collect();
         assert_eq!(told, [("one", "6.1.2"), ("two", "6.18")].map(|(a, b)| (a.into(), b.into())));
+        let now = vec![cell("one", "6.1.1", "fails")];
+        let after = joined(before.clone(), now.clone(), false);
+        assert_eq!(after, [&before[1..], &now].concat());
+    }
+
+    #[test]
+    fn rows_are_read_from_what_a_run_printed() {
+        let text =
+            "6.1: matrix\tTraffic\ta row\ta_test\t6.1.1\tholds\n6.1: ok\nmatrix\ta\tb\tc\td\te\n";
+        assert_eq!(heard(text).cells.len(), 2);
     }
 }

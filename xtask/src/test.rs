@@ -93,13 +93,13 @@ pub fn run(Args { longer, filter, tiers }: &Args) -> Result<()> {
     }
     let tiers: Vec<Tier> =
         Tier::HERE.into_iter().filter(|tier| tiers.is_empty() || tiers.contains(tier)).collect();
-    run_tiers(&tiers, filter.as_deref()).map(drop)
+    run_tiers(&tiers, filter.as_deref())?.verdict()
 }
 
 /// Builds and runs tiers, and sums them up.
 ///
 /// # Errors
-/// If a test fails, or a tier has none.
+/// If tests cannot be built or started. What fails of them, and a tier without any, is a problem told.
 pub fn run_tiers(tiers: &[Tier], filter: Option<&str>) -> Result<Told> {
     if tiers.iter().any(|tier| *tier != Tier::Unit) {
         if !shell::is_root() {
@@ -131,9 +131,7 @@ pub fn run_tiers(tiers: &[Tier], filter: Option<&str>) -> Result<Told> {
     let report = report(&rows, filter);
     print!("\n{}", report.text);
     shell::flush();
-    if !report.problems.is_empty() {
-        bail!("{}", report.problems.join("; "));
-    }
+    all.problems = report.problems;
     Ok(all)
 }
 
@@ -240,6 +238,8 @@ fn pass_on(reader: PipeReader, lines: &Sender<String>) {
 pub struct Told {
     pub tally: Tally,
     pub cells: Vec<Cell>,
+    /// Why the run is a failure; nothing for a success.
+    pub problems: Vec<String>,
 }
 
 impl Told {
@@ -248,9 +248,14 @@ impl Told {
         self.cells.extend(Cell::parse(line));
     }
 
-    pub fn add(&mut self, Told { tally, cells }: Told) {
+    pub fn add(&mut self, Told { tally, cells, problems }: Told) {
         self.tally.add(tally);
         self.cells.extend(cells);
+        self.problems.extend(problems);
+    }
+
+    pub fn verdict(&self) -> Result<()> {
+        if self.problems.is_empty() { Ok(()) } else { bail!("{}", self.problems.join("; ")) }
     }
 }
 

@@ -395,7 +395,7 @@ impl Case<'_> {
     }
 
     /// The flow was judged under this generation, so policy says of it now what it said then. Only
-    /// its egress can have been judged at another device.
+    /// its egress, or this packet's, can have been judged at another device.
     fn still_allowed(
         &self,
         key: &FlowKey,
@@ -404,8 +404,9 @@ impl Case<'_> {
         seen: &Seen,
     ) {
         assert!(self.old.permits(destination, Direction::Ingress, key), "ingress: {self:?}");
+        let elsewhere = self.context.tag.egress_judged() || seen.egress_judged.contains(key);
         let egress = self.old.permits(source, Direction::Egress, key);
-        assert!(egress || seen.egress_judged.contains(key), "egress: {self:?}");
+        assert!(egress || elsewhere, "egress: {self:?}");
     }
 
     /// The flow has not been idle for too long.
