@@ -431,6 +431,9 @@ impl Case<'_> {
         let reasons = [Reason::Allowed, Reason::NotIsolated];
         assert!(reasons.contains(&self.verdict.reason), "{self:?}");
         assert!(matches!(packet.kind, Kind::Flow | Kind::Fragment), "{self:?}");
+        let answers = packet.protocol == packet::TCP
+            && packet.tcp_flags & (packet::SYN | packet::ACK) == packet::SYN | packet::ACK;
+        assert!(!answers, "a flow of the side that answers: {self:?}");
         assert_eq!((key.src, key.dst), (packet.src, packet.dst), "{self:?}");
         let flow = self.new.flow(key).expect("it is new");
         assert_eq!((flow.source(), flow.destination()), (source, destination), "{self:?}");
