@@ -67,6 +67,8 @@ mod tests {
         assert_eq!(open.line("6.1"), format!("matrix\tTopologies\ta shape\t{test}\t6.1\tfails"));
         open.outcome = "holds".into();
         assert_eq!(open.line("6.1"), format!("matrix\tTopologies\ta shape\t{test}\t6.1\tholds"));
+        // It is no row of the real matrix.
+        std::mem::forget(open);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "kernels")]
     log: Option<PathBuf>,
 
-    /// Run only tests whose name contains this
+    /// Run, or take from the file, only tests whose name contains this
     #[arg(last = true)]
     filter: Option<String>,
 }
@@ -52,13 +52,15 @@ impl Cell {
 }
 
 pub fn run(Args { kernels, log, filter }: &Args) -> Result<()> {
-    let told = match log {
+    let mut told = match log {
         Some(log) => heard(&fs::read_to_string(log)?),
         None if kernels.is_empty() => {
             test::run_tiers(&[Tier::Prog, Tier::Netns], filter.as_deref())?
         }
         None => vm::run_on(kernels, &vm::Order::of(filter.clone()))?,
     };
+    let asked = |cell: &Cell| filter.as_ref().is_none_or(|filter| cell.test.contains(filter));
+    told.cells.retain(asked);
     let failed = told.cells.iter().filter(|cell| cell.outcome == FAILS).count();
     let file = workspace::root().join("docs/MATRIX.md");
     let before = read(&fs::read_to_string(&file).unwrap_or_default());
