@@ -17,7 +17,9 @@ use np_agent::model::IfIndex;
 pub fn sandbox(test: impl FnOnce(&Path) -> anyhow::Result<()> + Send + 'static) {
     let mount_point = tempfile::tempdir().expect("a temporary directory");
     let path = mount_point.path().to_owned();
-    let thread = thread::spawn(move || -> anyhow::Result<()> {
+    // Named like the test: by that its rows of the matrix are known.
+    let named = thread::Builder::new().name(thread::current().name().unwrap_or_default().into());
+    let inside = move || -> anyhow::Result<()> {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
             .context("these tests need root: namespaces of their own")?;
         let none = None::<&str>;
@@ -26,7 +28,8 @@ pub fn sandbox(test: impl FnOnce(&Path) -> anyhow::Result<()> + Send + 'static) 
             .context("mounting a bpffs")?;
         ip("link set lo up")?;
         test(&path.join("np-agent"))
-    });
+    };
+    let thread = named.spawn(inside).expect("a thread");
     match thread.join() {
         Ok(result) => result.expect("the test succeeds"),
         Err(panic) => std::panic::resume_unwind(panic),
