@@ -335,8 +335,9 @@ pub fn filter(
     pin: &Path,
 ) -> anyhow::Result<()> {
     let (side, pin) = (if side == TcSide::Ingress { "ingress" } else { "egress" }, pin.display());
-    let command = format!("filter add dev {device} {side} pref {preference} bpf da pinned {pin}");
-    inside.feed("tc", &command.split(' ').collect::<Vec<_>>(), "").map(drop)
+    inside
+        .call(&format!("tc filter add dev {device} {side} pref {preference} bpf da pinned {pin}"))
+        .map(drop)
 }
 
 #[repr(C)]

@@ -128,6 +128,25 @@ impl Namespace {
         self.feed("ip", &["-batch", "-"], batch).map(drop)
     }
 
+    /// Runs one command, a program and its arguments with blanks between, and returns what it prints.
+    pub fn call(&self, line: &str) -> Result<String> {
+        let mut words = line.split_whitespace();
+        let program = words.next().context("a command names a program")?;
+        self.feed(program, &words.collect::<Vec<_>>(), "")
+    }
+
+    /// Loads nftables rules.
+    pub fn nft(&self, rules: &str) -> Result<()> {
+        self.feed("nft", &["-f", "-"], rules).map(drop)
+    }
+
+    /// The packets of the first counter in what `nft list` shows of something.
+    pub fn packets(&self, what: &str) -> Result<u64> {
+        let shown = self.call(&format!("nft list {what}"))?;
+        let number = shown.split("packets ").nth(1).and_then(|rest| rest.split(' ').next());
+        Ok(number.with_context(|| format!("a counter: {shown}"))?.parse()?)
+    }
+
     /// The hardware address of a device.
     pub fn hardware_address(&self, device: &str) -> Result<[u8; 6]> {
         let shown = self.feed("ip", &["-o", "link", "show", "dev", device], "")?;

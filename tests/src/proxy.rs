@@ -148,9 +148,7 @@ pub fn install(spec: &Spec, node: &NodeSpec, mode: Mode, inside: &Namespace) -> 
             Mode::Iptables => {
                 restore(inside, family, &iptables::rules(&view))?;
             }
-            Mode::Nftables => {
-                inside.feed("nft", &["-f", "-"], &nftables::rules(&view))?;
-            }
+            Mode::Nftables => inside.nft(&nftables::rules(&view))?,
             Mode::Ipvs => ipvs::install(&view, inside)?,
         }
         restore(inside, family, &node::rules(spec, node, family))?;

@@ -23,6 +23,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use ipnet::Ipv4Net;
+use np_agent::model::IfIndex;
 
 pub use attach::{Attach, Wiring, answer_for_gateway, host_device};
 pub use between::{Connect, Node};
@@ -36,7 +37,7 @@ use crate::address::{Family, twin, twin_block};
 use crate::netns::Namespace;
 use crate::probe::server::{Listen, Servers};
 use crate::proxy::{self, Service};
-use crate::wire::Ip;
+use crate::wire::{Ip, send_frames};
 
 /// Labels as `key=value` pairs.
 pub type Labels = &'static [(&'static str, &'static str)];
@@ -211,6 +212,13 @@ impl Cluster {
         let router = self.node_of(pod)?.hardware_address(&host_device(pod))?;
         let own = self.namespace(pod)?.hardware_address("eth0")?;
         Ok(move |packet: &Ip| packet.frame_between(router, own))
+    }
+
+    /// Sends packets as they are from a pod, attached by ptp, to its node.
+    pub fn send_from(&self, pod: &str, packets: &[Ip]) -> Result<()> {
+        let frames: Vec<_> = packets.iter().map(self.frame_from(pod)?).collect();
+        self.namespace(pod)?
+            .run(|| send_frames(IfIndex(nix::net::if_::if_nametoindex("eth0")?), &frames))
     }
 
     /// Makes the last hop to an outside host narrow; neither end of a connection sees that. By the route: a

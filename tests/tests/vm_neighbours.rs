@@ -16,9 +16,7 @@ fn an_offloaded_connection_is_judged() -> Result<()> {
     for family in Family::BOTH {
         let mut world = World::new()?;
         let node = world.cluster.namespace("node-1")?.clone();
-        node.feed(
-            "nft",
-            &["-f", "-"],
+        node.nft(
             "table inet fastpath {
                  flowtable fast { hook ingress priority 0; devices = { eth0, v-client }; }
                  counter slow { }
@@ -34,8 +32,7 @@ fn an_offloaded_connection_is_judged() -> Result<()> {
         let allowed = Conversation::tcp(&client, far, ALLOWED)?;
         let denied = Conversation::tcp(&client, far, DENIED)?;
         ensure!(allowed.goes_on(100, PATIENCE * 5) && denied.goes_on(100, PATIENCE * 5), "open");
-        let slow =
-            count(&node.feed("nft", &["list", "counter", "inet", "fastpath", "slow"], "")?)?;
+        let slow = node.packets("counter inet fastpath slow")?;
         ensure!(slow < 100, "400 packets or more went, {slow} of them by the slow path");
 
         world.police(family)?;
@@ -49,13 +46,6 @@ fn an_offloaded_connection_is_judged() -> Result<()> {
     }
     row.holds();
     Ok(())
-}
-
-/// The number after "packets".
-fn count(shown: &str) -> Result<u64> {
-    let mut words = shown.split_whitespace().skip_while(|word| *word != "packets").skip(1);
-    let number = words.next().with_context(|| format!("a counter: {shown}"))?;
-    Ok(number.parse()?)
 }
 
 /// The nodes encrypt what goes between their pods, by policies and without a device. What a pod
@@ -77,18 +67,11 @@ fn what_ipsec_hides_is_dropped_where_egress_is_isolated() -> Result<()> {
         encrypt(world.cluster.namespace(own.0)?, own, other)?;
     }
     let node = world.cluster.namespace("node-1")?.clone();
-    let wrapped = || -> Result<u64> {
-        let shown = node.feed("nft", &["list", "counter", "inet", "seen", "wrapped"], "")?;
-        count(&shown)
-    };
-    node.feed(
-        "nft",
-        &["-f", "-"],
-        "table inet seen {
+    let wrapped = || node.packets("counter inet seen wrapped");
+    node.nft("table inet seen {
              counter wrapped { }
              chain out { type filter hook postrouting priority 0; meta l4proto esp counter name wrapped; }
-         }",
-    )?;
+         }")?;
     let check = |world: &World, when: &str, expected: [bool; 4]| -> Result<()> {
         let ways = [("near", ALLOWED), ("near", DENIED), ("far", ALLOWED), ("far", DENIED)];
         for ((to, port), expected) in ways.into_iter().zip(expected) {

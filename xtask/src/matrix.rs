@@ -53,7 +53,7 @@ impl Cell {
 
 pub fn run(Args { kernels, log, filter }: &Args) -> Result<()> {
     let mut told = match log {
-        Some(log) => heard(&fs::read_to_string(log)?),
+        Some(log) => Told { cells: heard(&fs::read_to_string(log)?), ..Told::default() },
         None if kernels.is_empty() => {
             test::run_tiers(&[Tier::Prog, Tier::Netns], filter.as_deref())?
         }
@@ -62,21 +62,17 @@ pub fn run(Args { kernels, log, filter }: &Args) -> Result<()> {
     let asked = |cell: &Cell| filter.as_ref().is_none_or(|filter| cell.test.contains(filter));
     told.cells.retain(asked);
     let failed = told.cells.iter().filter(|cell| cell.outcome == FAILS).count();
+    let verdict = told.verdict();
     let file = workspace::root().join("docs/MATRIX.md");
     let before = read(&fs::read_to_string(&file).unwrap_or_default());
-    shell::write(&file, &page(&joined(before, told.cells.clone(), filter.is_none())))?;
+    shell::write(&file, &page(&joined(before, told.cells, filter.is_none())))?;
     ensure!(failed == 0, "{failed} rows fail");
-    told.verdict()
+    verdict
 }
 
-/// What a run printed, each line behind the name of its machine if it has one.
-fn heard(text: &str) -> Told {
-    let mut told = Told::default();
-    for line in text.lines() {
-        let said = line.split_once(": ").map_or(line, |(_, said)| said);
-        told.hear(if said.starts_with("matrix\t") { said } else { line });
-    }
-    told
+/// The cells in what a run printed, each line behind the name of its machine if it has one.
+fn heard(text: &str) -> Vec<Cell> {
+    text.lines().filter_map(|line| Cell::parse(&line[line.find("matrix\t")?..])).collect()
 }
 
 /// The cells of a page.
@@ -228,6 +224,6 @@ mod tests {
     fn rows_are_read_from_what_a_run_printed() {
         let text =
             "6.1: matrix\tTraffic\ta row\ta_test\t6.1.1\tholds\n6.1: ok\nmatrix\ta\tb\tc\td\te\n";
-        assert_eq!(heard(text).cells.len(), 2);
+        assert_eq!(heard(text).len(), 2);
     }
 }

@@ -264,7 +264,7 @@ const fn opened(packet: &Packet) -> State {
     let flags = packet.tcp_flags;
     if flags & (packet::FIN | packet::RST) != 0 {
         State::Closing
-    } else if flags & (packet::SYN | packet::ACK) == packet::SYN {
+    } else if is_beginning(packet) {
         State::Opening
     } else {
         // In mid-stream: the flow is older than our sight of it.

@@ -127,8 +127,7 @@ fn check_finds_a_program_in_front_of_ours() {
     world.assert_served(true, false, false);
 
     if link.is_none() {
-        let delete = "filter delete dev v-server ingress pref 1 handle 0x1 bpf";
-        node.feed("tc", &delete.split(' ').collect::<Vec<_>>(), "").unwrap();
+        node.call("tc filter delete dev v-server ingress pref 1 handle 0x1 bpf").unwrap();
     }
     drop(link);
     let (_, out, _) = world.agent().subcommand(&["check"]).unwrap();

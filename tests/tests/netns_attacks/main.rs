@@ -115,12 +115,8 @@ fn flows_open_no_way_for_others() -> Result<()> {
     let mut field = Field::new()?;
     let node = field.cluster.namespace("node-1")?.clone();
     // Masquerading that keeps the port: two pods come to the same tuple on the uplink.
-    node.feed(
-        "iptables",
-        &"-t nat -I POSTROUTING -p udp --sport 4900 -o eth0 -j SNAT --to-source 192.168.65.10:4900"
-            .split(' ')
-            .collect::<Vec<_>>(),
-        "",
+    node.call(
+        "iptables -t nat -I POSTROUTING -p udp --sport 4900 -o eth0 -j SNAT --to-source 192.168.65.10:4900",
     )?;
     for agents in [false, true] {
         if agents {

@@ -66,15 +66,14 @@ fn neighbours_and_marks_work_on_beside_the_agent() -> Result<()> {
                 let ifindex = nix::net::if_::if_nametoindex(device)?;
                 Ok(bpf::attach(&stamp, ifindex, TcSide::Egress, Place::Last)?)
             })?);
-            node.feed("tc", &["qdisc", "add", "dev", device, "clsact"], "")?;
+            node.call(&format!("tc qdisc add dev {device} clsact"))?;
         } else {
             bpf::filter(&node, device, TcSide::Egress, 6, &stamp_pin)?;
         }
         bpf::filter(&node, device, TcSide::Egress, 7, &copy_pin)?;
     }
     let tapped = Raw::open(&node, "tapped")?;
-    let rule =
-        |text: &str| node.feed("iptables", &text.split(' ').collect::<Vec<_>>(), "").map(drop);
+    let rule = |text: &str| node.call(&format!("iptables {text}"));
     rule("-t mangle -A PREROUTING -j CONNMARK --restore-mark")?;
     rule("-t mangle -A PREROUTING -i v-attacker -j MARK --set-mark 0x74")?;
     rule("-t mangle -A PREROUTING -i v-attacker -p udp --dport 4444 -j MARK --set-mark 0x55")?;

@@ -148,7 +148,7 @@ fn overlapping_fragments_reach_no_denied_port() -> Result<()> {
     for conntrack in [true, false] {
         let mut field = Field::new()?;
         if !conntrack {
-            field.cluster.namespace("node-1")?.feed("nft", &["flush", "ruleset"], "")?;
+            field.cluster.namespace("node-1")?.call("nft flush ruleset")?;
         }
         for family in Family::BOTH {
             for (form, protocol, came) in play(&field, family)? {

@@ -6,7 +6,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use np_agent::model::IfIndex;
 use np_common::packet::SYN;
 use np_tests::address::Family;
 use np_tests::agent::Agents;
@@ -15,7 +14,7 @@ use np_tests::netns::Namespace;
 use np_tests::raw::Raw;
 use np_tests::topology::{Cluster, host_device};
 use np_tests::trial::world::{RULES, World};
-use np_tests::wire::{segment, send_frames};
+use np_tests::wire::segment;
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
@@ -104,9 +103,7 @@ impl Ends<'_> {
         let (own, other) = (self.address(end)?.ip(), self.address(1 - end)?.ip());
         let mut packet = segment(own, other, (self.port, self.port), sequence, SYN, b"");
         packet.hop_limit = LET_THROUGH;
-        let frame = self.cluster.frame_from(self.pods[end])?(&packet);
-        self.inside(end)?
-            .run(|| send_frames(IfIndex(nix::net::if_::if_nametoindex("eth0")?), &[frame]))
+        self.cluster.send_from(self.pods[end], &[packet])
     }
 
     /// Both ends connect. Their own packets are held, so that each has sent its SYN before it hears
@@ -123,11 +120,7 @@ impl Ends<'_> {
         let mut dropped = || agents.as_mut().map_or(Ok(0), |agents| agents.counted("denied"));
         let nodes = [self.cluster.node_of(self.pods[0])?, self.cluster.node_of(self.pods[1])?];
         for node in nodes {
-            node.feed(
-                "nft",
-                &["-f", "-"],
-                &format!("table inet held\ndelete table inet held\n{HELD}"),
-            )?;
+            node.nft(&format!("table inet held\ndelete table inet held\n{HELD}"))?;
         }
         let taps = [0, 1].map(|end| Raw::open(nodes[end], &host_device(self.pods[end])));
         thread::scope(|scope| {
@@ -150,7 +143,7 @@ impl Ends<'_> {
                 self.comes_to(1 - end, SYN_SENT)?;
             }
             for node in nodes {
-                node.feed("nft", &["-f", "-"], "table inet held\ndelete table inet held\n")?;
+                node.nft("table inet held\ndelete table inet held\n")?;
             }
             let [one, other] =
                 connecting.map(|end| end.join().expect("a connecting thread does not panic"));

@@ -9,14 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use np_agent::model::IfIndex;
 use np_common::maps::FLOWS;
 use np_tests::address::Family;
 use np_tests::agent::POLICIES;
 use np_tests::matrix;
 use np_tests::netns::Namespace;
 use np_tests::trial::world::{ALLOWED, DENIED, RULES, World, ingress_only};
-use np_tests::wire::{datagram, send_frames};
+use np_tests::wire::datagram;
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
@@ -121,16 +120,14 @@ fn a_thousand_connections_live_through_a_hundred_edits() -> Result<()> {
 /// Datagrams that are all allowed and each a flow of its own.
 fn flood(world: &World, from: u32, count: u32) -> Result<()> {
     let (src, dst) = (world.address("client", Family::V4)?, world.address("near", Family::V4)?);
-    let client = world.cluster.namespace("client")?;
-    let frame = world.cluster.frame_from("client")?;
-    let frames: Vec<Vec<u8>> = (from..from + count)
+    let packets: Vec<_> = (from..from + count)
         .map(|number| {
             let (sport, dport) =
                 (1024 + (number % 60_000) as u16, 20_000 + (number / 60_000) as u16);
-            frame(&datagram(src, dst, sport, dport, b"flood"))
+            datagram(src, dst, sport, dport, b"flood")
         })
         .collect();
-    client.run(|| send_frames(IfIndex(nix::net::if_::if_nametoindex("eth0")?), &frames))
+    world.cluster.send_from("client", &packets)
 }
 
 /// The flow table is least-recently-used: connections that talk at least once while an eighth of
@@ -144,7 +141,7 @@ fn live_connections_survive_a_flood_of_new_flows() -> Result<()> {
     // Conntrack has a table of its own, which is not in question.
     let untracked = "table ip flood {\n chain c {\n type filter hook prerouting priority raw;\n \
                      udp dport 20000-30000 notrack\n }\n}\n";
-    world.cluster.namespace("node-1")?.feed("nft", &["-f", "-"], untracked)?;
+    world.cluster.namespace("node-1")?.nft(untracked)?;
     let rules = RULES.replace(
         "{port: 8443, protocol: UDP}",
         "{port: 8443, protocol: UDP}, {port: 20000, endPort: 30000, protocol: UDP}",

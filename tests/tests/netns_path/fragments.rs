@@ -108,7 +108,7 @@ fn fragments_out_of_order_arrive() -> Result<()> {
     let mut world = World::new()?;
     world.police(Family::V4)?;
     for node in ["node-1", "node-2"] {
-        world.cluster.namespace(node)?.feed("nft", &["flush", "ruleset"], "")?;
+        world.cluster.namespace(node)?.call("nft flush ruleset")?;
     }
     for family in Family::BOTH {
         let before = world.counted("fragment")?;

@@ -4,14 +4,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use np_agent::model::IfIndex;
-use np_common::packet::SYN;
+use np_common::packet::{ESP, SYN};
 use np_tests::address::Family;
 use np_tests::matrix::{self, Row};
 use np_tests::probe::{IMPATIENCE, Kind, Outcome, PATIENCE, probe};
 use np_tests::raw::Raw;
 use np_tests::trial::world::{ALLOWED, DENIED, RULES, World};
-use np_tests::wire::{Ip, datagram, segment, send_frames};
+use np_tests::wire::{Ip, datagram, segment};
 
 const ARRIVES: Duration = Duration::from_millis(1500);
 const SILENT: Duration = Duration::from_millis(250);
@@ -19,11 +18,7 @@ const SILENT: Duration = Duration::from_millis(250);
 /// Sends a packet from the client and says whether what has these bytes comes to a pod's device.
 fn comes(world: &World, packet: &Ip, to: &str, bytes: &[u8], wait: Duration) -> Result<bool> {
     let tap = Raw::open(world.cluster.namespace(to)?, "eth0")?;
-    let frame = world.cluster.frame_from("client")?(packet);
-    world
-        .cluster
-        .namespace("client")?
-        .run(|| send_frames(IfIndex(nix::net::if_::if_nametoindex("eth0")?), &[frame]))?;
+    world.cluster.send_from("client", std::slice::from_ref(packet))?;
     Ok(!tap.capture(bytes, 1, wait)?.is_empty())
 }
 
@@ -111,7 +106,6 @@ fn all_ports() -> String {
 
 const IGMP: u8 = 2;
 const GRE: u8 = 47;
-const ESP: u8 = 50;
 
 /// Sends each protocol to both servers.
 fn without_ports(world: &mut World, when: &str, marker: &mut u64, allowed: bool) -> Result<()> {

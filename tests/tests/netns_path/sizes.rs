@@ -25,13 +25,11 @@ fn count(node: &Namespace, hook: &str, what: &str) -> Result<()> {
         "table inet seen\ndelete table inet seen\ntable inet seen {{\n chain c {{\n \
          type filter hook {hook}\n {what} counter\n }}\n}}\n"
     );
-    node.feed("nft", &["-f", "-"], &rules).map(drop)
+    node.nft(&rules)
 }
 
 fn counted(node: &Namespace) -> Result<u64> {
-    let shown = node.feed("nft", &["list", "table", "inet", "seen"], "")?;
-    let number = shown.split("counter packets ").nth(1).and_then(|rest| rest.split(' ').next());
-    Ok(number.with_context(|| format!("a counter: {shown}"))?.parse()?)
+    node.packets("table inet seen")
 }
 
 fn whole_frames(world: &World, family: Family, policed: bool) -> Result<()> {

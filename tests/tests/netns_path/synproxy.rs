@@ -30,7 +30,7 @@ fn protect(world: &World, pod: &str) -> Result<()> {
                  -j SYNPROXY --sack-perm --timestamp --wscale 7 --mss 1460"
             ),
         ] {
-            node.feed(program, &rule.split_whitespace().collect::<Vec<_>>(), "")?;
+            node.call(&format!("{program} {rule}"))?;
         }
     }
     Ok(())

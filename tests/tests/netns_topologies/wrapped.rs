@@ -98,11 +98,8 @@ fn a_pod_cannot_forge_what_flannels_process_on_another_node_unwraps() -> Result<
 fn arrives(trial: &Trial, attack: &Wrapped) -> Result<bool> {
     let Wrapped { attacker, node, source, victim } = *attack;
     let address = |name| trial.cluster.address(name, Family::V4);
-    let tunnel =
-        trial.cluster.namespace(node)?.feed("ip", &["-o", "link", "show", "flannel.1"], "")?;
-    let tunnel = tunnel.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
     let mut payload = vec![8, 0, 0, 0, 0, 0, 1, 0];
-    payload.extend(hardware(tunnel.context("the tunnel has a hardware address")?)?);
+    payload.extend(trial.cluster.namespace(node)?.hardware_address("flannel.1")?);
     payload.extend([0x0e, 1, 2, 3, 4, 5, 8, 0]);
     payload.extend(datagram(address(source)?, address(victim)?, MARKER));
     hears(trial, victim, attacker, node, 8472, &payload)
@@ -139,9 +136,4 @@ fn datagram(source: IpAddr, destination: IpAddr, data: &[u8]) -> Vec<u8> {
     // No checksum: IPv4 allows it.
     upper.splice(6..8, [0, 0]);
     Ip::new(source, destination, UDP, upper).bytes()
-}
-
-fn hardware(text: &str) -> Result<Vec<u8>> {
-    let octets = text.trim().split(':').map(|octet| u8::from_str_radix(octet, 16));
-    octets.collect::<Result<_, _>>().context("a hardware address")
 }
