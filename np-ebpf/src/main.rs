@@ -2,6 +2,7 @@
 //! verdict out. What each does is told there; nothing is decided here.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod maps;
 mod report;

@@ -37,6 +37,13 @@ pub const ACK: u8 = 0x10;
 pub trait PacketReader {
     /// Copies the bytes at an offset from the packet's start; none if they are not all there.
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+
+    /// The same for the headers that every packet has, where another way may be faster. The offset
+    /// must have a bound that can be seen where it is made.
+    #[inline(always)]
+    fn read_header<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.read(offset)
+    }
 }
 
 impl PacketReader for [u8] {
@@ -158,7 +165,7 @@ pub fn parse<R: PacketReader + ?Sized>(
 
 #[inline(always)]
 fn parse_v4<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Result<Packet, ParseError> {
-    let header: [u8; 20] = reader.read(offset).ok_or(ParseError::Malformed)?;
+    let header: [u8; 20] = reader.read_header(offset).ok_or(ParseError::Malformed)?;
     let [
         version_ihl,
         _,
@@ -215,12 +222,13 @@ const fn piece(offset: u16, more: bool) -> Piece {
 #[inline(always)]
 fn parse_v6<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Result<Packet, ParseError> {
     let [version, _, _, _, _, _, mut next, hop_limit]: [u8; 8] =
-        reader.read(offset).ok_or(ParseError::Malformed)?;
+        reader.read_header(offset).ok_or(ParseError::Malformed)?;
     if version >> 4 != 6 {
         return Err(ParseError::Malformed);
     }
-    let src = read_v6_addr(reader, offset.wrapping_add(8))?;
-    let dst = read_v6_addr(reader, offset.wrapping_add(24))?;
+    let src = reader.read_header(offset.wrapping_add(8)).ok_or(ParseError::Malformed)?;
+    let dst = reader.read_header(offset.wrapping_add(24)).ok_or(ParseError::Malformed)?;
+    let (src, dst) = (v6_addr(src)?, v6_addr(dst)?);
 
     let mut offset = offset.wrapping_add(40);
     let mut piece = Piece::Whole;
@@ -261,9 +269,8 @@ const fn is_extension_header(next: u8) -> bool {
 }
 
 #[inline(always)]
-fn read_v6_addr<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Result<Addr, ParseError> {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: [u8; 16] =
-        reader.read(offset).ok_or(ParseError::Malformed)?;
+const fn v6_addr(bytes: [u8; 16]) -> Result<Addr, ParseError> {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
     let addr = Addr::from_v6_words([
         u32::from_ne_bytes([a, b, c, d]),
         u32::from_ne_bytes([e, f, g, h]),
@@ -307,12 +314,13 @@ fn parse_upper<R: PacketReader + ?Sized>(reader: &R, upper: &Upper) -> Result<Pa
     match protocol {
         TCP => {
             let [s0, s1, d0, d1, .., flags]: [u8; 14] =
-                reader.read(offset).ok_or(ParseError::Malformed)?;
+                reader.read_header(offset).ok_or(ParseError::Malformed)?;
             let (sport, dport) = (u16::from_ne_bytes([s0, s1]), u16::from_ne_bytes([d0, d1]));
             Ok(Packet { sport, dport, tcp_flags: flags, ..bare })
         }
         UDP | SCTP => {
-            let [s0, s1, d0, d1]: [u8; 4] = reader.read(offset).ok_or(ParseError::Malformed)?;
+            let [s0, s1, d0, d1]: [u8; 4] =
+                reader.read_header(offset).ok_or(ParseError::Malformed)?;
             let (sport, dport) = (u16::from_ne_bytes([s0, s1]), u16::from_ne_bytes([d0, d1]));
             Ok(Packet { sport, dport, ..bare })
         }
@@ -349,7 +357,7 @@ pub fn arp_sender<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Option<A
 /// The address that a neighbour advertisement claims (RFC 4861 section 4.4).
 #[inline(always)]
 pub fn claimed<R: PacketReader + ?Sized>(reader: &R, packet: &Packet) -> Option<Addr> {
-    read_v6_addr(reader, packet.body).ok()
+    v6_addr(reader.read(packet.body)?).ok()
 }
 
 enum Icmp {

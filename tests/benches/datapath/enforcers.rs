@@ -133,7 +133,7 @@ fn nft_set(node: &Namespace, server: Ipv4Addr, peers: &[Ipv4Addr]) -> Result<()>
 ",
         peers.join(", ")
     );
-    node.feed("nft", &["-f", "-"], &rules).map(drop)
+    node.nft(&rules)
 }
 
 /// The chains that kube-router makes for a pod and a policy.

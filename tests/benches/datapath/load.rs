@@ -6,6 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use np_tests::netns::Namespace;
 
 use crate::{median, quantile};
@@ -53,6 +55,7 @@ pub fn serve(inside: &Namespace) -> Result<()> {
             }
         });
         thread::spawn(move || {
+            on_one_cpu();
             let mut buffer = [0; 2048];
             while let Ok((length, peer)) = exchange.recv_from(&mut buffer) {
                 let _gone = exchange.send_to(&buffer[..length], peer);
@@ -66,11 +69,19 @@ pub fn serve(inside: &Namespace) -> Result<()> {
     })
 }
 
+/// Keeps both sides of an exchange on one CPU: to wake another takes longer than the exchange.
+fn on_one_cpu() {
+    let mut set = CpuSet::new();
+    // Where that cannot be, they run anywhere: the control shows what that does.
+    let _anywhere = set.set(0).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+}
+
 /// One sample of each of [`MEASURES`].
 pub fn sample(from: &Namespace, to: IpAddr) -> Result<[f64; 6]> {
     from.run(|| {
         let (connect, connect_tail) = connections(SocketAddr::new(to, CONNECT))?;
-        let (exchange, exchange_tail) = exchanges(SocketAddr::new(to, EXCHANGE))?;
+        let exchanges = thread::spawn(move || exchanges(SocketAddr::new(to, EXCHANGE)));
+        let (exchange, exchange_tail) = exchanges.join().expect("it does not panic")?;
         let one_way = one_way(SocketAddr::new(to, SINK))?;
         let stream = stream(SocketAddr::new(to, STREAM))?;
         Ok([connect, connect_tail, exchange, exchange_tail, one_way, stream])
@@ -92,6 +103,7 @@ fn connections(to: SocketAddr) -> Result<(f64, f64)> {
 }
 
 fn exchanges(to: SocketAddr) -> Result<(f64, f64)> {
+    on_one_cpu();
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect(to)?;
     socket.set_read_timeout(Some(PATIENCE))?;

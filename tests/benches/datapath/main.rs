@@ -8,6 +8,7 @@
 //! Prints tables for people and, for `cargo xtask bench`, lines of `json`, a tab, and one object.
 
 mod attachment;
+mod drive;
 mod enforcers;
 mod load;
 mod programs;

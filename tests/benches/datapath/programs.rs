@@ -1,116 +1,375 @@
-//! Each program alone, by `BPF_PROG_TEST_RUN`, by the number of rules and of peers.
+//! Each program alone, by `BPF_PROG_TEST_RUN`, by the number of rules and of peers. Every packet is of
+//! another flow, of ten thousand that are known or of none.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
 
 use anyhow::{Result, ensure};
-use np_agent::dataplane::{self, Opened, Options};
+use aya::maps::MapData;
+use np_agent::dataplane::{self, Attacher, Opened, Options};
 use np_agent::plan::{Op, PortPrefix, RulePrefix};
-use np_common::addr::Addr;
 use np_common::config::Config;
 use np_common::direction::Hook;
 use np_common::endpoint::{EndpointId, Iface, PolicyWord, Role};
+use np_common::flow::FlowKey;
 use np_common::packet::{ACK, SYN, TCP};
 use np_common::rules::{ClassId, RuleSetId};
+use np_common::tag::Tag;
 use np_common::verdict::Reason;
 use np_tests::bpf::{self, SkBuff};
 use np_tests::sandbox::{ip, sandbox};
 use np_tests::wire::{self, Ip};
 
+use crate::drive::{Vary, driver, look_up};
 use crate::{Figure, median};
 
 const POD: u32 = 5;
-const RULES: [usize; 4] = [10, 1_000, 10_000, 100_000];
-/// Classes, each with its own rules; what is looked up is spread over all of them.
-const SAMPLES: usize = 2_000;
+const UPLINK: u32 = 9;
+const RULES: [usize; 5] = [10, 100, 1_000, 10_000, 100_000];
+const FIRST_PEER: u32 = Ipv4Addr::new(11, 0, 0, 0).to_bits();
+const FIRST_PORT: u32 = 2_000;
+const FLOWS: u32 = 10_000;
+const ROUNDS: usize = 15;
+/// Often enough that known flows lie in the caches as they do under load.
 const REPEAT: u32 = 20_000;
-const SERVER: &str = "10.0.0.1";
+/// Fewer than the tuples that there are to draw from.
+const REPEAT_NEW: u32 = 2_000;
 
 pub fn measure() -> Result<()> {
-    println!("nanoseconds a packet; a new flow and a denied one each once, cold as they come");
-    println!(
-        "{:>8} {:>8} {:>12} {:>12} {:>10} {:>10}",
-        "rules", "empty", "established", "empty once", "new flow", "denied"
-    );
+    println!("nanoseconds a packet, less what an empty program takes");
     for rules in RULES {
-        sandbox(move |pin_dir| {
-            ip(&format!("link add name d{POD} index {POD} type veth peer name p{POD} index 1005"))?;
-            let Opened { mut maps, attacher, .. } =
-                dataplane::open(&Options { pin_dir: pin_dir.to_owned(), mechanism: None })?;
-            for op in policy(rules) {
-                maps.apply(&op)?;
-            }
-            let empty = bpf::load("empty", &bpf::returns(-1))?;
-            let program = attacher.program(Hook::ToPod);
-            let skb = SkBuff::new(POD, 9, [0; 5]);
-            // Each from another of the peers, spread over all of them.
-            let from = |number: usize, port| {
-                let source = IpAddr::from(peer(number * rules.max(SAMPLES) / SAMPLES % rules));
-                let server = SERVER.parse().expect("a valid address");
-                let sport = 1024 + (number % 60_000) as u16;
-                let flags = if port == 80 { SYN } else { ACK };
-                Ip::new(source, server, TCP, wire::tcp(sport, port, flags)).frame()
-            };
-            let one = from(0, 80);
-            bpf::test_run(&program, &one, &skb, 1)?;
-            let many = |program: &dyn std::os::fd::AsFd| -> Result<f64> {
-                let mut runs = Vec::new();
-                for _ in 0..9 {
-                    runs.push(
-                        bpf::test_run(&program, &one, &skb, REPEAT)?.duration.as_nanos() as f64
-                    );
-                }
-                Ok(median(&mut runs))
-            };
-            let (plain, established) = (many(&empty)?, many(&program)?);
-            let before = maps.counters()?;
-            let (mut once, mut new, mut denied) = (Vec::new(), Vec::new(), Vec::new());
-            for number in 1..=SAMPLES {
-                let frame = from(number, 80);
-                once.push(bpf::test_run(&empty, &frame, &skb, 1)?.duration.as_nanos() as f64);
-                new.push(bpf::test_run(&program, &frame, &skb, 1)?.duration.as_nanos() as f64);
-                let frame = from(number, 81);
-                denied.push(bpf::test_run(&program, &frame, &skb, 1)?.duration.as_nanos() as f64);
-            }
-            let counted = maps.counters()?.since(&before);
-            for reason in [Reason::Allowed, Reason::IngressDenied] {
-                let packets = counted.packets(Hook::ToPod, reason);
-                ensure!(packets == SAMPLES as u64, "{packets} packets came to {}", reason.name());
-            }
-            let values =
-                [plain, established, median(&mut once), median(&mut new), median(&mut denied)];
-            let [a, b, c, d, e] = values.map(|value| format!("{value:.0}"));
-            println!("{rules:>8} {a:>8} {b:>12} {c:>12} {d:>10} {e:>10}");
-            let names = ["empty", "established", "empty, once", "new flow, once", "denied, once"];
-            for (name, value) in names.into_iter().zip(values) {
-                let (measure, variant) = ("program to_pod".to_owned(), name.to_owned());
-                Figure { measure, variant, rules, value, unit: "ns" }.tell();
-            }
-            Ok(())
-        });
+        sandbox(move |pin_dir| at(rules, pin_dir));
     }
     Ok(())
 }
 
-fn peer(number: usize) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(Ipv4Addr::new(11, 0, 0, 0)) + number as u32)
+fn at(rules: usize, pin_dir: &Path) -> Result<()> {
+    for ifindex in [POD, UPLINK] {
+        let pair = format!("d{ifindex} index {ifindex} type veth peer name p{ifindex}");
+        ip(&format!("link add name {pair} index {}", ifindex + 1000))?;
+    }
+    let Opened { mut maps, attacher, .. } =
+        dataplane::open(&Options { pin_dir: pin_dir.to_owned(), mechanism: None })?;
+    for op in policy(rules) {
+        maps.apply(&op)?;
+    }
+    let flows = MapData::from_pin(pin_dir.join("v1/maps/FLOWS"))?;
+    let flows = flows.fd().as_fd().try_clone_to_owned()?;
+    let empty = bpf::load("empty", &bpf::returns(-1))?;
+    for family in [Family::V4, Family::V6] {
+        open_flows(family, &attacher)?;
+        let cases = family.cases(rules);
+        let mut pairs: Vec<Pair> =
+            cases.iter().map(|case| Pair::of(case, &attacher, &empty)).collect::<Result<_>>()?;
+        for port in [80, 82] {
+            pairs.push(Pair::look_up(&family.key(port), &flows)?);
+        }
+        let before = maps.counters()?;
+        let mut samples = vec![Vec::new(); pairs.len()];
+        // What draws from all peers comes last: it fills the caches, and some of it the table.
+        for repeat in [REPEAT, REPEAT_NEW] {
+            for _ in 0..ROUNDS {
+                let in_turn = pairs.iter().zip(&mut samples);
+                for (pair, samples) in in_turn.filter(|(pair, _)| pair.repeat == repeat) {
+                    samples.push(pair.sample()?);
+                }
+            }
+        }
+        let counted = maps.counters()?.since(&before);
+        for (Case { hook, name, reason, .. }, pair) in cases.iter().zip(&pairs) {
+            // Of the new ones some are drawn twice, where peers are few.
+            let (packets, all) = (counted.packets(*hook, *reason), pair.repeat as usize * ROUNDS);
+            let came = packets as usize >= all - all / 10;
+            ensure!(came, "{} {name}: {packets} of {all} came to {}", hook.name(), reason.name());
+        }
+        let medians: Vec<f64> = samples.iter_mut().map(|samples| median(samples)).collect();
+        tell(family, rules, &cases, &medians);
+    }
+    Ok(())
 }
 
-/// A pod that so many peers may reach, each by a rule of its own.
+fn tell(family: Family, rules: usize, cases: &[Case], medians: &[f64]) {
+    let figure = |measure: String, variant: &str, value, unit| {
+        println!("{rules:>8} {:<5} {measure:<28} {variant:<12} {value:>8.2} {unit}", family.name());
+        let measure = format!("{measure}, {}", family.name());
+        Figure { measure, variant: variant.to_owned(), rules, value, unit }.tell();
+    };
+    let of = |hook, name| {
+        let at = cases.iter().position(|case| case.hook == hook && case.name == name);
+        at.and_then(|at| medians.get(at)).copied().unwrap_or(f64::NAN)
+    };
+    for (case, value) in cases.iter().zip(medians) {
+        figure(format!("program {}", case.hook.name()), case.name, *value, "ns");
+    }
+    let [.., hit, miss] = *medians else { return };
+    figure("look-up of a flow".to_owned(), "hit", hit, "ns");
+    figure("look-up of a flow".to_owned(), "miss", miss, "ns");
+    // What a packet of a known flow pays on its way between two pods of a node, to what cannot be
+    // left out of it: is it a reply, and is its flow known?
+    let path = of(Hook::FromPod, "new flow") + of(Hook::ToPod, "established");
+    figure("established path".to_owned(), "to hit + miss", path / (hit + miss), "ratio");
+}
+
+/// What a program is given, and what it must come to.
+struct Case {
+    hook: Hook,
+    name: &'static str,
+    reason: Reason,
+    tag: Tag,
+    frame: Vec<u8>,
+    vary: Vec<Vary>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    const fn name(self) -> &'static str {
+        match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        }
+    }
+
+    const fn pod(self) -> IpAddr {
+        match self {
+            Family::V4 => IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
+            Family::V6 => IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1)),
+        }
+    }
+
+    /// One of the peers that the policy allows.
+    const fn peer(self, number: u32) -> IpAddr {
+        let last = FIRST_PEER + number;
+        match self {
+            Family::V4 => IpAddr::V4(Ipv4Addr::from_bits(last)),
+            Family::V6 => IpAddr::V6(Ipv6Addr::from_bits(0xfd11 << 112 | last as u128)),
+        }
+    }
+
+    /// Where in a frame the last four bytes of either address and the ports are.
+    const fn offsets(self) -> [u32; 4] {
+        match self {
+            Family::V4 => [26, 30, 34, 36],
+            Family::V6 => [34, 50, 54, 56],
+        }
+    }
+
+    /// Known flows are from a port of FLOWS on to port 80, from the first peer to the pod and from the
+    /// pod to the first peer.
+    fn cases(self, rules: usize) -> Vec<Case> {
+        let [src, dst, sport, dport] = self.offsets();
+        let known = |offset| Vary { offset, base: FIRST_PORT, count: FLOWS, len: 2 };
+        let any = |offset| Vary { offset, base: FIRST_PORT, count: 60_000, len: 2 };
+        let peers = |offset| Vary { offset, base: FIRST_PEER, count: rules as u32, len: 4 };
+        let (pod, peer) = ((self.pod(), Tag::of(EndpointId::new(1))), (self.peer(0), Tag::ENTERED));
+        let spoofer = (self.peer(1), Tag::NONE);
+        let (established, new, denied) = ("established", "new flow", "denied");
+        // Program, name, what it comes to, from, to, ports, flags, what varies.
+        [
+            (Hook::FromPod, new, Reason::Entered, pod, peer, [0, 443], ACK, vec![known(sport)]),
+            (
+                Hook::FromPod,
+                established,
+                Reason::Reply,
+                pod,
+                peer,
+                [80, 0],
+                ACK,
+                vec![known(dport)],
+            ),
+            (
+                Hook::FromPod,
+                denied,
+                Reason::SourceAddress,
+                spoofer,
+                peer,
+                [0, 80],
+                ACK,
+                vec![known(sport)],
+            ),
+            (
+                Hook::ToPod,
+                established,
+                Reason::Established,
+                peer,
+                pod,
+                [0, 80],
+                ACK,
+                vec![known(sport)],
+            ),
+            (
+                Hook::ToPod,
+                new,
+                Reason::Allowed,
+                peer,
+                pod,
+                [0, 80],
+                SYN,
+                vec![peers(src), any(sport)],
+            ),
+            (
+                Hook::ToPod,
+                denied,
+                Reason::IngressDenied,
+                peer,
+                pod,
+                [0, 81],
+                SYN,
+                vec![peers(src), any(sport)],
+            ),
+            (Hook::FromUplink, new, Reason::Entered, peer, pod, [0, 80], ACK, vec![known(sport)]),
+            (
+                Hook::FromUplink,
+                established,
+                Reason::Reply,
+                peer,
+                pod,
+                [80, 0],
+                ACK,
+                vec![known(dport)],
+            ),
+            (
+                Hook::ToUplink,
+                established,
+                Reason::Established,
+                pod,
+                peer,
+                [0, 80],
+                ACK,
+                vec![known(sport)],
+            ),
+            (
+                Hook::ToUplink,
+                new,
+                Reason::Allowed,
+                pod,
+                peer,
+                [0, 80],
+                SYN,
+                vec![peers(dst), any(sport)],
+            ),
+            (
+                Hook::ToUplink,
+                denied,
+                Reason::EgressDenied,
+                pod,
+                peer,
+                [0, 81],
+                SYN,
+                vec![peers(dst), any(sport)],
+            ),
+        ]
+        .map(|(hook, name, reason, (from, tag), (to, _), [sport, dport], flags, vary)| {
+            let frame = Ip::new(from, to, TCP, wire::tcp(sport, dport, flags)).frame();
+            Case { hook, name, reason, tag, frame, vary }
+        })
+        .into()
+    }
+
+    /// A known flow's key as the programs look it up; its source port is drawn.
+    fn key(self, dport: u16) -> FlowKey {
+        let (src, dst) = (self.peer(0).into(), self.pod().into());
+        FlowKey { src, dst, sport: 0, dport: dport.to_be(), protocol: TCP.into() }
+    }
+}
+
+/// Opens the known flows, both ways.
+fn open_flows(family: Family, attacher: &Attacher) -> Result<()> {
+    let (pod, peer) = (family.pod(), family.peer(0));
+    let sent = Tag::of(EndpointId::new(1));
+    for (hook, from, to, tag) in
+        [(Hook::ToPod, peer, pod, Tag::ENTERED), (Hook::ToUplink, pod, peer, sent)]
+    {
+        let programs = bpf::program_array(&[&attacher.program(hook)])?;
+        let driver = driver(&programs, tag, &[])?;
+        for port in (0..FLOWS).map(|number| (FIRST_PORT + number) as u16) {
+            let frame = Ip::new(from, to, TCP, wire::tcp(port, 80, SYN)).frame();
+            bpf::test_run(&driver, &frame, &skb(hook), 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// As the kernel shows the packet to a hook of the pod's device or of the uplink.
+fn skb(hook: Hook) -> SkBuff {
+    let (ifindex, ingress) = match hook {
+        Hook::FromPod => (POD, POD),
+        Hook::ToPod => (POD, UPLINK),
+        Hook::FromUplink => (UPLINK, UPLINK),
+        Hook::ToUplink => (UPLINK, POD),
+    };
+    SkBuff::new(ifindex, ingress, [0; 5])
+}
+
+/// One thing to run, and one to run beside it that does the same but for what is measured.
+struct Pair<'a> {
+    run: OwnedFd,
+    without: OwnedFd,
+    /// What the drivers call; the kernel empties it when nobody holds it open.
+    _programs: Option<[OwnedFd; 2]>,
+    frame: &'a [u8],
+    skb: SkBuff,
+    repeat: u32,
+}
+
+impl<'a> Pair<'a> {
+    fn of(case: &'a Case, attacher: &Attacher, empty: &OwnedFd) -> Result<Self> {
+        let run = bpf::program_array(&[&attacher.program(case.hook)])?;
+        let without = bpf::program_array(&[empty])?;
+        let from_device = matches!(case.hook, Hook::FromPod | Hook::FromUplink);
+        let tag = if from_device { Tag::NONE } else { case.tag };
+        Ok(Self {
+            run: driver(&run, tag, &case.vary)?,
+            without: driver(&without, tag, &case.vary)?,
+            _programs: Some([run, without]),
+            frame: &case.frame,
+            skb: skb(case.hook),
+            repeat: if case.vary.len() == 1 { REPEAT } else { REPEAT_NEW },
+        })
+    }
+
+    /// Nanoseconds that the one takes longer.
+    fn sample(&self) -> Result<f64> {
+        let [run, without] = [&self.run, &self.without]
+            .map(|program| bpf::test_run(program, self.frame, &self.skb, self.repeat));
+        Ok(run?.duration.as_nanos() as f64 - without?.duration.as_nanos() as f64)
+    }
+}
+
+impl Pair<'static> {
+    /// A look-up in the flow table.
+    fn look_up(key: &FlowKey, flows: &OwnedFd) -> Result<Self> {
+        let run = look_up(Some(flows), key, FIRST_PORT, FLOWS)?;
+        let without = look_up(None, key, FIRST_PORT, FLOWS)?;
+        let skb = skb(Hook::ToPod);
+        Ok(Self { run, without, _programs: None, frame: &[0; 64], skb, repeat: REPEAT })
+    }
+}
+
+/// A pod that so many peers may reach, each by a rule of its own, and that may reach them.
 fn policy(rules: usize) -> Vec<Op> {
     let (id, rule_set) = (EndpointId::new(1), RuleSetId::new(1));
-    let addr = SERVER.parse::<IpAddr>().expect("a valid address");
+    let addrs = [Family::V4, Family::V6].map(|family| family.pod().into());
     let mut ops = vec![
         Op::SetConfig(Config::new(1, false)),
-        Op::SetAddrs(id, [addr.into(), Addr::UNSPECIFIED]),
-        Op::SetLocal(addr.into(), id),
+        Op::SetAddrs(id, addrs),
         Op::SetIface(Iface::new(POD, Role::Pod, id)),
+        Op::SetIface(Iface::new(UPLINK, Role::Uplink, EndpointId::NONE)),
     ];
-    for number in 0..rules {
-        let class = ClassId::new(number as u32 + 1);
+    ops.extend(addrs.map(|addr| Op::SetLocal(addr, id)));
+    for number in 0..rules as u32 {
+        let class = ClassId::new(number + 1);
         let ports = PortPrefix::ports(TCP, 80, 16);
-        ops.push(Op::SetPeer(IpAddr::from(peer(number)).into(), class));
+        for family in [Family::V4, Family::V6] {
+            ops.push(Op::SetPeer(family.peer(number).into(), class));
+        }
         ops.push(Op::SetRule(RulePrefix { rule_set, class, ports }));
     }
-    ops.push(Op::SetPolicy(id, PolicyWord::new(Some(rule_set), None)));
+    ops.push(Op::SetPolicy(id, PolicyWord::new(Some(rule_set), Some(rule_set))));
     ops
 }
