@@ -27,6 +27,17 @@ impl Addr {
     }
 
     #[inline(always)]
+    pub const fn from_v6(bytes: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
+        Self::from_v6_words([
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+            u32::from_ne_bytes([m, n, o, p]),
+        ])
+    }
+
+    #[inline(always)]
     pub const fn from_v6_words(words: [u32; 4]) -> Self {
         Self { words }
     }
@@ -68,15 +79,7 @@ impl From<IpAddr> for Addr {
     fn from(addr: IpAddr) -> Self {
         match addr {
             IpAddr::V4(v4) => Self::from_v4(v4.octets()),
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = v6.octets();
-                Self::from_v6_words([
-                    u32::from_ne_bytes([a, b, c, d]),
-                    u32::from_ne_bytes([e, f, g, h]),
-                    u32::from_ne_bytes([i, j, k, l]),
-                    u32::from_ne_bytes([m, n, o, p]),
-                ])
-            }
+            IpAddr::V6(v6) => Self::from_v6(v6.octets()),
         }
     }
 }

@@ -88,8 +88,8 @@ impl PacketReader for Skb {
 
     /// In place where it can: every packet pays for this.
     #[inline(always)]
-    fn read_header<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        const { assert!(N % 2 == 0 && N <= 20, "so much is copied below") };
+    fn read_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        const { assert!(N <= 5, "so many are loaded below") };
         let (data, end) = (field!(self, data) as usize, field!(self, data_end) as usize);
         let start: usize;
         // SAFETY: an addition. The verifier knows what lies behind one pointer: the compiler must
@@ -102,56 +102,51 @@ impl PacketReader for Skb {
                 options(pure, nomem, nostack),
             );
         }
-        if start + N > end {
-            return self.read(offset);
+        let mut words = MaybeUninit::<[u32; N]>::uninit();
+        let to = words.as_mut_ptr().cast::<u32>();
+        if start + size_of_val(&words) > end {
+            let len = size_of_val(&words) as u32;
+            // SAFETY: the context is valid, and the destination holds as much.
+            if unsafe { bpf_skb_load_bytes(self.raw.cast(), offset, to.cast(), len) } != 0 {
+                return None;
+            }
+        } else {
+            macro_rules! load {
+                ($($at:literal)*) => {
+                    $(
+                        if $at < N {
+                            // SAFETY: so many words are there and have room.
+                            unsafe { to.add($at).write(word_at::<{ 4 * $at }>(start)) };
+                        }
+                    )*
+                };
+            }
+            // Not a loop: nothing unrolls it.
+            load!(0 1 2 3 4);
         }
-        let mut header = Header { bytes: [0; N] };
-        let to = header.bytes.as_mut_ptr();
-        // Not a loop: nothing unrolls it.
-        // SAFETY: N bytes from `start` on are in the packet, and `to` is an aligned header of N.
-        unsafe {
-            copy::<0, N>(start, to);
-            copy::<4, N>(start, to);
-            copy::<8, N>(start, to);
-            copy::<12, N>(start, to);
-            copy::<16, N>(start, to);
-        }
-        Some(header.bytes)
+        // SAFETY: either way wrote all of them.
+        Some(unsafe { words.assume_init() })
     }
 }
 
-/// Copies the word at `AT`, or the half of one, that is among the first `N` bytes. In assembly: what is
-/// not known to be aligned the compiler loads byte by byte.
+/// Loads a word of a packet. In assembly: what is not known to be aligned the compiler loads byte by
+/// byte.
 ///
 /// # Safety
 ///
-/// `N` bytes can be read from `start` on, and written to `to`, which is aligned to words.
+/// The verifier knows of `AT + 4` bytes from `start` on.
 #[inline(always)]
-unsafe fn copy<const AT: usize, const N: usize>(start: usize, to: *mut u8) {
-    let value: u64;
-    if AT + 4 <= N {
-        // SAFETY: the word is among the bytes that there are.
-        unsafe {
-            asm!(
-                "{value} = *(u32 *)({start} + {at})",
-                value = out(reg) value,
-                start = in(reg) start,
-                at = const AT,
-                options(pure, readonly, nostack),
-            );
-            to.add(AT).cast::<u32>().write(value as u32);
-        }
-    } else if AT + 2 <= N {
-        // SAFETY: so is the half of one.
-        unsafe {
-            asm!(
-                "{value} = *(u16 *)({start} + {at})",
-                value = out(reg) value,
-                start = in(reg) start,
-                at = const AT,
-                options(pure, readonly, nostack),
-            );
-            to.add(AT).cast::<u16>().write(value as u16);
-        }
+unsafe fn word_at<const AT: usize>(start: usize) -> u32 {
+    let word: u64;
+    // SAFETY: the caller's word for it.
+    unsafe {
+        asm!(
+            "{word} = *(u32 *)({start} + {at})",
+            word = out(reg) word,
+            start = in(reg) start,
+            at = const AT,
+            options(pure, readonly, nostack),
+        );
     }
+    word as u32
 }

@@ -24,20 +24,20 @@ enum Known {
 pub fn entered<M: Maps, R: PacketReader + ?Sized>(
     maps: &M,
     reader: &R,
-    packet: Packet,
+    packet: &mut Packet,
     replier: EndpointId,
     tag: Tag,
     time: Time,
 ) -> Verdict {
-    if let Some(reason) = link_reason(&packet) {
+    if let Some(reason) = link_reason(packet) {
         return Verdict { reason, tag };
     }
-    let packet = complete(maps, packet, Side::From, replier);
+    complete(maps, packet, Side::From, replier);
     // NAT is not yet undone, neither around the packet nor in what an error quotes: a reply is T
     // reversed, and an error about a packet of the flow quotes T.
     let (key, reason) = match packet.kind {
         Kind::Flow => (packet.flow_key().reversed(), Reason::Reply),
-        Kind::IcmpError => match packet::quoted(reader, &packet) {
+        Kind::IcmpError => match packet::quoted(reader, packet) {
             Some(key) => (key, Reason::Related),
             None => return Verdict { reason: Reason::Entered, tag },
         },
@@ -51,10 +51,10 @@ pub fn entered<M: Maps, R: PacketReader + ?Sized>(
     };
     let generation = maps.config().generation();
     let known = maps.with_flow(&key, |flow| {
-        if flow.lapsed(time) || flow.destination() != replier || begins_anew(flow, &packet) {
+        if flow.lapsed(time) || flow.destination() != replier || begins_anew(flow, packet) {
             Known::No
         } else if flow.generation == generation {
-            follow(flow, &packet, Way::Reply, time);
+            follow(flow, packet, Way::Reply, time);
             Known::Current
         } else {
             Known::Outdated(flow.source())
@@ -75,11 +75,11 @@ pub fn entered<M: Maps, R: PacketReader + ?Sized>(
             }
             maps.with_flow(&key, |flow| {
                 flow.generation = generation;
-                follow(flow, &packet, Way::Reply, time);
+                follow(flow, packet, Way::Reply, time);
             });
         }
     }
-    passed(maps, &packet, Side::From, replier);
+    passed(maps, packet, Side::From, replier);
     let tag = tag.with_flow_ok();
     let may_wrap = !replier.is_none() && Encapsulation::has(packet.protocol);
     Verdict { reason, tag: if may_wrap { tag.with_may_wrap() } else { tag } }
@@ -90,15 +90,15 @@ pub fn entered<M: Maps, R: PacketReader + ?Sized>(
 pub fn leaving<M: Maps, R: PacketReader + ?Sized>(
     maps: &M,
     reader: &R,
-    packet: Packet,
+    packet: &mut Packet,
     source: EndpointId,
     destination: EndpointId,
     context: &Context,
 ) -> Reason {
-    let packet = complete(maps, packet, Side::To, source);
-    let reason = judged(maps, reader, &packet, source, destination, context);
+    complete(maps, packet, Side::To, source);
+    let reason = judged(maps, reader, packet, source, destination, context);
     if matches!(posture(reason), Action::Pass) {
-        passed(maps, &packet, Side::To, source);
+        passed(maps, packet, Side::To, source);
     }
     reason
 }
@@ -187,22 +187,21 @@ fn judged<M: Maps, R: PacketReader + ?Sized>(
     reason
 }
 
-/// A fragment after the first with the ports of the first, where they are known.
+/// Gives a fragment after the first the ports of the first, where they are known.
 #[inline(always)]
-fn complete<M: Maps>(maps: &M, packet: Packet, side: Side, sender: EndpointId) -> Packet {
+fn complete<M: Maps>(maps: &M, packet: &mut Packet, side: Side, sender: EndpointId) {
     if packet.piece == Piece::Whole {
-        return packet;
+        return;
     }
-    let key = FragmentKey::new(side, sender, &packet);
+    let key = FragmentKey::new(side, sender, packet);
     if packet.piece == Piece::First {
         if packet.kind == Kind::Flow {
             maps.record_ports(&key, packet.ports());
         }
-        return packet;
+        return;
     }
-    match maps.ports(&key).or_else(|| maps.ports(&key.latest(packet.protocol))) {
-        Some(ports) => packet.with_ports(&ports),
-        None => packet,
+    if let Some(ports) = maps.ports(&key).or_else(|| maps.ports(&key.latest(packet.protocol))) {
+        packet.set_ports(&ports);
     }
 }
 

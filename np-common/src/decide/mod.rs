@@ -107,7 +107,7 @@ fn from_pod<M: Maps, R: PacketReader + ?Sized>(maps: &M, reader: &R, context: &C
         // A device that has this program and no entry is one we know too little about.
         Some(Role::Pending | Role::Uplink | Role::Tunnel) | None => Tag::ENTERED,
     };
-    let packet = match packet::parse(reader, context.ethertype, packet::ETH_HLEN) {
+    let mut packet = match packet::parse(reader, context.ethertype, packet::ETH_HLEN) {
         Ok(Frame::Ip(packet)) => packet,
         Ok(Frame::Arp) => {
             let sender = packet::arp_sender(reader, packet::ETH_HLEN);
@@ -141,7 +141,7 @@ fn from_pod<M: Maps, R: PacketReader + ?Sized>(maps: &M, reader: &R, context: &C
             return Verdict { reason: Reason::AddressClaim, tag };
         }
     }
-    entered(maps, reader, packet, id, tag, context.time)
+    entered(maps, reader, &mut packet, id, tag, context.time)
 }
 
 /// Whether an address is the endpoint's, one of the two that are in it or another, or one that it
@@ -173,7 +173,9 @@ fn from_uplink<M: Maps, R: PacketReader + ?Sized>(
         return Verdict { reason: Reason::TunnelForged, tag };
     }
     match packet::parse(reader, context.ethertype, network_offset(iface)) {
-        Ok(Frame::Ip(packet)) => entered(maps, reader, packet, EndpointId::NONE, tag, context.time),
+        Ok(Frame::Ip(mut packet)) => {
+            entered(maps, reader, &mut packet, EndpointId::NONE, tag, context.time)
+        }
         Ok(Frame::Arp) => Verdict { reason: Reason::Arp, tag },
         Ok(Frame::Other) => Verdict { reason: Reason::NotIp, tag },
         // It is the node's to refuse, and to_pod's if it is for a pod.
@@ -196,7 +198,7 @@ fn to_pod<M: Maps, R: PacketReader + ?Sized>(maps: &M, reader: &R, context: &Con
     if role == Some(Role::Foreign) {
         return pass(Reason::Foreign);
     }
-    let packet = match packet::parse(reader, context.ethertype, packet::ETH_HLEN) {
+    let mut packet = match packet::parse(reader, context.ethertype, packet::ETH_HLEN) {
         Ok(Frame::Ip(packet)) => packet,
         Ok(Frame::Arp) => return pass(Reason::Arp),
         Ok(Frame::Other) => return pass(Reason::Ethertype),
@@ -214,7 +216,7 @@ fn to_pod<M: Maps, R: PacketReader + ?Sized>(maps: &M, reader: &R, context: &Con
         return pass(Reason::Hairpin);
     }
     let source = sender(maps, context, &packet);
-    pass(leaving(maps, reader, packet, source, id, context))
+    pass(leaving(maps, reader, &mut packet, source, id, context))
 }
 
 #[inline(always)]
@@ -241,7 +243,7 @@ fn to_uplink<M: Maps, R: PacketReader + ?Sized>(
     // out of that is not the pod's own.
     let judged = |reason| Verdict { reason, tag: tag.with_egress_judged() };
     let iface = maps.iface(context.ifindex);
-    let packet = match packet::parse(reader, context.ethertype, network_offset(iface)) {
+    let mut packet = match packet::parse(reader, context.ethertype, network_offset(iface)) {
         Ok(Frame::Ip(packet)) => packet,
         Ok(Frame::Arp) => return judged(Reason::Arp),
         Ok(Frame::Other) => return judged(Reason::NotIp),
@@ -265,7 +267,7 @@ fn to_uplink<M: Maps, R: PacketReader + ?Sized>(
         let isolated = isolated(maps, source, EndpointId::NONE);
         return judged(if isolated { Reason::Unjudgeable } else { Reason::NotIsolated });
     }
-    judged(leaving(maps, reader, packet, source, EndpointId::NONE, context))
+    judged(leaving(maps, reader, &mut packet, source, EndpointId::NONE, context))
 }
 
 /// What always passes between neighbours, whatever policy says.

@@ -38,18 +38,24 @@ pub trait PacketReader {
     /// Copies the bytes at an offset from the packet's start; none if they are not all there.
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
 
-    /// The same for the headers that every packet has, where another way may be faster. The offset
-    /// must have a bound that can be seen where it is made.
-    #[inline(always)]
-    fn read_header<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        self.read(offset)
-    }
+    /// The same for the headers that every packet has, as words in memory order, where there may be a
+    /// faster way. The kernel's verifier must see a bound of the offset.
+    fn read_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]>;
 }
 
 impl PacketReader for [u8] {
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         let start = offset as usize;
         self.get(start..start.checked_add(N)?)?.try_into().ok()
+    }
+
+    fn read_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        let start = offset as usize;
+        let bytes = self.get(start..start.checked_add(4 * N)?)?;
+        let mut words = [0; N];
+        let (chunks, _) = bytes.as_chunks();
+        words.iter_mut().zip(chunks).for_each(|(word, chunk)| *word = u32::from_ne_bytes(*chunk));
+        Some(words)
     }
 }
 
@@ -140,11 +146,12 @@ impl Packet {
         PortPair { sport: self.sport, dport: self.dport, protocol: self.protocol as u32 }
     }
 
-    /// A later fragment as part of the flow that the first one is of.
+    /// Makes a later fragment part of the flow that the first one is of.
     #[inline(always)]
-    pub const fn with_ports(self, ports: &PortPair) -> Self {
+    pub const fn set_ports(&mut self, ports: &PortPair) {
         let PortPair { sport, dport, protocol } = *ports;
-        Self { sport, dport, protocol: protocol as u8, kind: Kind::Flow, ..self }
+        (self.sport, self.dport, self.protocol) = (sport, dport, protocol as u8);
+        self.kind = Kind::Flow;
     }
 }
 
@@ -165,29 +172,11 @@ pub fn parse<R: PacketReader + ?Sized>(
 
 #[inline(always)]
 fn parse_v4<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Result<Packet, ParseError> {
-    let header: [u8; 20] = reader.read_header(offset).ok_or(ParseError::Malformed)?;
-    let [
-        version_ihl,
-        _,
-        len0,
-        len1,
-        id0,
-        id1,
-        frag0,
-        frag1,
-        _,
-        protocol,
-        _,
-        _,
-        s0,
-        s1,
-        s2,
-        s3,
-        d0,
-        d1,
-        d2,
-        d3,
-    ] = header;
+    let [first, second, third, src, dst] =
+        reader.read_words(offset).ok_or(ParseError::Malformed)?;
+    let [version_ihl, _, len0, len1] = first.to_ne_bytes();
+    let [id0, id1, frag0, frag1] = second.to_ne_bytes();
+    let [_, protocol, _, _] = third.to_ne_bytes();
     let header_len = u32::from(version_ihl & 0xf) * 4;
     if version_ihl >> 4 != 4
         || header_len < 20
@@ -198,8 +187,8 @@ fn parse_v4<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Result<Packet,
     let fragment = u16::from_be_bytes([frag0, frag1]);
     let id = u32::from(u16::from_be_bytes([id0, id1]));
     let upper = Upper {
-        src: Addr::from_v4([s0, s1, s2, s3]),
-        dst: Addr::from_v4([d0, d1, d2, d3]),
+        src: Addr::from_v4(src.to_ne_bytes()),
+        dst: Addr::from_v4(dst.to_ne_bytes()),
         protocol,
         offset: offset.wrapping_add(header_len),
         piece: piece(fragment & 0x1fff, fragment & 0x2000 != 0),
@@ -221,14 +210,16 @@ const fn piece(offset: u16, more: bool) -> Piece {
 
 #[inline(always)]
 fn parse_v6<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Result<Packet, ParseError> {
-    let [version, _, _, _, _, _, mut next, hop_limit]: [u8; 8] =
-        reader.read_header(offset).ok_or(ParseError::Malformed)?;
+    let [first, second] = reader.read_words(offset).ok_or(ParseError::Malformed)?;
+    let [version, _, _, _] = first.to_ne_bytes();
+    let [_, _, mut next, hop_limit] = second.to_ne_bytes();
     if version >> 4 != 6 {
         return Err(ParseError::Malformed);
     }
-    let src = reader.read_header(offset.wrapping_add(8)).ok_or(ParseError::Malformed)?;
-    let dst = reader.read_header(offset.wrapping_add(24)).ok_or(ParseError::Malformed)?;
-    let (src, dst) = (v6_addr(src)?, v6_addr(dst)?);
+    let src = reader.read_words(offset.wrapping_add(8)).ok_or(ParseError::Malformed)?;
+    let dst = reader.read_words(offset.wrapping_add(24)).ok_or(ParseError::Malformed)?;
+    let src = not_mapped(Addr::from_v6_words(src)).ok_or(ParseError::Malformed)?;
+    let dst = not_mapped(Addr::from_v6_words(dst)).ok_or(ParseError::Malformed)?;
 
     let mut offset = offset.wrapping_add(40);
     let mut piece = Piece::Whole;
@@ -268,18 +259,11 @@ const fn is_extension_header(next: u8) -> bool {
     matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS)
 }
 
+/// RFC 4291 section 2.5.5.2: a v4-mapped address never appears on the wire, and in the maps it would be
+/// taken for the IPv4 address.
 #[inline(always)]
-const fn v6_addr(bytes: [u8; 16]) -> Result<Addr, ParseError> {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
-    let addr = Addr::from_v6_words([
-        u32::from_ne_bytes([a, b, c, d]),
-        u32::from_ne_bytes([e, f, g, h]),
-        u32::from_ne_bytes([i, j, k, l]),
-        u32::from_ne_bytes([m, n, o, p]),
-    ]);
-    // RFC 4291 section 2.5.5.2: a v4-mapped address never appears on the wire, and in the maps it
-    // would be taken for the IPv4 address.
-    if addr.is_v4() { Err(ParseError::Malformed) } else { Ok(addr) }
+const fn not_mapped(addr: Addr) -> Option<Addr> {
+    if addr.is_v4() { None } else { Some(addr) }
 }
 
 /// An IP header, read: what the transport header is to be read by.
@@ -313,21 +297,20 @@ fn parse_upper<R: PacketReader + ?Sized>(reader: &R, upper: &Upper) -> Result<Pa
     }
     match protocol {
         TCP => {
-            let [s0, s1, d0, d1, .., flags]: [u8; 14] =
-                reader.read_header(offset).ok_or(ParseError::Malformed)?;
-            let (sport, dport) = (u16::from_ne_bytes([s0, s1]), u16::from_ne_bytes([d0, d1]));
-            Ok(Packet { sport, dport, tcp_flags: flags, ..bare })
+            let [ports, _, _, flags] = reader.read_words(offset).ok_or(ParseError::Malformed)?;
+            let [sport, dport] = halves(ports);
+            let [_, tcp_flags, _, _] = flags.to_ne_bytes();
+            Ok(Packet { sport, dport, tcp_flags, ..bare })
         }
         UDP | SCTP => {
-            let [s0, s1, d0, d1]: [u8; 4] =
-                reader.read_header(offset).ok_or(ParseError::Malformed)?;
-            let (sport, dport) = (u16::from_ne_bytes([s0, s1]), u16::from_ne_bytes([d0, d1]));
+            let [ports] = reader.read_words(offset).ok_or(ParseError::Malformed)?;
+            let [sport, dport] = halves(ports);
             Ok(Packet { sport, dport, ..bare })
         }
         ICMP | ICMPV6 => {
-            let [message, _, _, _, id0, id1, _, _]: [u8; 8] =
-                reader.read(offset).ok_or(ParseError::Malformed)?;
-            let id = u16::from_ne_bytes([id0, id1]);
+            let [first, second] = reader.read_words(offset).ok_or(ParseError::Malformed)?;
+            let [message, _, _, _] = first.to_ne_bytes();
+            let [id, _] = halves(second);
             let icmp =
                 if protocol == ICMP { icmp_v4(message) } else { icmp_v6(message, hop_limit) };
             Ok(match icmp {
@@ -341,6 +324,13 @@ fn parse_upper<R: PacketReader + ?Sized>(reader: &R, upper: &Upper) -> Result<Pa
         }
         _ => Ok(bare),
     }
+}
+
+/// A word's two halves, in memory order all three.
+#[inline(always)]
+const fn halves(word: u32) -> [u16; 2] {
+    let [a, b, c, d] = word.to_ne_bytes();
+    [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]
 }
 
 /// The address that an ARP packet says is its sender's; none if it is not ARP for IPv4 on Ethernet
@@ -357,7 +347,7 @@ pub fn arp_sender<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Option<A
 /// The address that a neighbour advertisement claims (RFC 4861 section 4.4).
 #[inline(always)]
 pub fn claimed<R: PacketReader + ?Sized>(reader: &R, packet: &Packet) -> Option<Addr> {
-    v6_addr(reader.read(packet.body)?).ok()
+    not_mapped(Addr::from_v6(reader.read(packet.body)?))
 }
 
 enum Icmp {
@@ -437,14 +427,14 @@ mod tests {
     #[test]
     fn every_truncation_is_malformed_and_none_panics() {
         for (ethertype, bytes) in [
-            (ETH_P_IPV4, v4(TCP, 0, &TCP_SYN[..14])),
-            (ETH_P_IPV6, v6(TCP, 64, &TCP_SYN[..14])),
+            (ETH_P_IPV4, v4(TCP, 0, &TCP_SYN[..16])),
+            (ETH_P_IPV6, v6(TCP, 64, &TCP_SYN[..16])),
             (
                 ETH_P_IPV6,
                 v6(
                     DESTINATION_OPTIONS,
                     64,
-                    &[&[TCP, 0, 0, 0, 0, 0, 0, 0][..], &TCP_SYN[..14]].concat(),
+                    &[&[TCP, 0, 0, 0, 0, 0, 0, 0][..], &TCP_SYN[..16]].concat(),
                 ),
             ),
         ] {

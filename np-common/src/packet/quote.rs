@@ -1,6 +1,6 @@
 //! The packet that an ICMP error quotes.
 
-use super::{ECHO, FRAGMENT, ICMP, ICMPV6, Packet, PacketReader, SCTP, TCP, UDP, v6_addr};
+use super::{ECHO, FRAGMENT, ICMP, ICMPV6, Packet, PacketReader, SCTP, TCP, UDP, not_mapped};
 use crate::addr::Addr;
 use crate::flow::FlowKey;
 
@@ -58,8 +58,8 @@ fn quoted_v6<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Option<Quoted
     if version >> 4 != 6 {
         return None;
     }
-    let src = v6_addr(reader.read(offset.wrapping_add(8))?).ok()?;
-    let dst = v6_addr(reader.read(offset.wrapping_add(24))?).ok()?;
+    let src = not_mapped(Addr::from_v6(reader.read(offset.wrapping_add(8))?))?;
+    let dst = not_mapped(Addr::from_v6(reader.read(offset.wrapping_add(24))?))?;
     let offset = offset.wrapping_add(40);
     if next != FRAGMENT {
         return Some(Quoted { src, dst, protocol: next, offset });

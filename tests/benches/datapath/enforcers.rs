@@ -3,21 +3,25 @@
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
+use nix::net::if_::if_nametoindex;
 use np_tests::address::Family;
 use np_tests::agent::{Agents, POLICIES};
+use np_tests::bpf::{self, TcSide};
 use np_tests::netns::Namespace;
 use np_tests::proxy::Mode;
 use np_tests::topology::plan::{pod, two_nodes};
-use np_tests::topology::{Cluster, Spec};
+use np_tests::topology::{Cluster, Spec, host_device};
 
-use crate::load::{self, CONNECT, EXCHANGE, SINK, STREAM};
+use crate::load::{self, CONNECT, EXCHANGE, SINK, STREAM, Sample};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enforcer {
     None,
     Control,
+    Hooks,
     NpAgent,
     NftSet,
     Ipset,
@@ -26,9 +30,10 @@ pub enum Enforcer {
 
 impl Enforcer {
     /// The first is what the others are measured by.
-    pub const ALL: [Enforcer; 6] = [
+    pub const ALL: [Enforcer; 7] = [
         Enforcer::None,
         Enforcer::Control,
+        Enforcer::Hooks,
         Enforcer::NpAgent,
         Enforcer::NftSet,
         Enforcer::Ipset,
@@ -39,6 +44,7 @@ impl Enforcer {
         match self {
             Enforcer::None => "no policy",
             Enforcer::Control => "no policy (control)",
+            Enforcer::Hooks => "programs that do nothing",
             Enforcer::NpAgent => "np-agent",
             Enforcer::NftSet => "nftables set",
             Enforcer::Ipset => "iptables + ipset (kube-router's shape)",
@@ -51,6 +57,7 @@ impl Enforcer {
 pub struct Place {
     // Dropped in this order: the agent goes before the namespaces it runs in.
     _agents: Option<Agents>,
+    _links: Vec<OwnedFd>,
     cluster: Cluster,
     server: IpAddr,
 }
@@ -67,7 +74,7 @@ impl Place {
             .map(|number| Ipv4Addr::from(u32::from(Ipv4Addr::new(11, 0, 0, 0)) + number))
             .chain([client])
             .collect();
-        let mut agents = None;
+        let (mut agents, mut links) = (None, Vec::new());
         match enforcer {
             Enforcer::None | Enforcer::Control => {}
             Enforcer::NpAgent => {
@@ -75,17 +82,31 @@ impl Place {
                 started.apply(POLICIES, Some(&manifest(&peers)))?;
                 agents = Some(started);
             }
+            Enforcer::Hooks => links = node.run(hooks)?,
             Enforcer::NftSet => nft_set(node, server, &peers)?,
             Enforcer::Ipset => ipset(node, server, &peers)?,
             Enforcer::Iptables => iptables(node, server, &peers)?,
         }
         let server = cluster.address("server", Family::V4)?;
-        Ok(Self { _agents: agents, cluster, server })
+        Ok(Self { _agents: agents, _links: links, cluster, server })
     }
 
-    pub fn sample(&self) -> Result<[f64; 6]> {
+    pub fn sample(&self) -> Result<Sample> {
         load::sample(self.cluster.namespace("client")?, self.server)
     }
+}
+
+/// Where np-agent's programs would be.
+fn hooks() -> Result<Vec<OwnedFd>> {
+    let mut links = Vec::new();
+    for device in ["client", "server"].map(host_device) {
+        let ifindex = if_nametoindex(device.as_str())?;
+        for side in [TcSide::Ingress, TcSide::Egress] {
+            let program = bpf::load("empty", &bpf::returns(-1))?;
+            links.push(bpf::attach(&program, ifindex, side, bpf::Place::Last)?);
+        }
+    }
+    Ok(links)
 }
 
 fn spec() -> Spec {

@@ -1,7 +1,8 @@
 //! Load between two namespaces, and what it took.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,17 +22,21 @@ const CONNECTIONS: usize = 400;
 const EXCHANGES: usize = 1000;
 const DATAGRAMS: usize = 20_000;
 const STREAMED: usize = 192 << 20;
+const STREAMED_BY_MTU: usize = 48 << 20;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The names and units of what is measured, in the order of [`sample`].
-pub const MEASURES: [(&str, &str); 6] = [
+pub const MEASURES: [(&str, &str); 7] = [
     ("connection, p50", "s"),
     ("connection, p99", "s"),
     ("UDP exchange, p50", "s"),
     ("UDP exchange, p99", "s"),
     ("one-way UDP, per packet", "s"),
     ("TCP stream, per byte", "s"),
+    ("TCP stream in packets of the MTU, per byte", "s"),
 ];
+
+pub type Sample = [f64; MEASURES.len()];
 
 /// Starts servers that live as long as the process.
 pub fn serve(inside: &Namespace) -> Result<()> {
@@ -77,19 +82,64 @@ fn on_one_cpu() {
 }
 
 /// One sample of each of [`MEASURES`].
-pub fn sample(from: &Namespace, to: IpAddr) -> Result<[f64; 6]> {
-    from.run(|| {
-        let (connect, connect_tail) = connections(SocketAddr::new(to, CONNECT))?;
+pub fn sample(from: &Namespace, to: IpAddr) -> Result<Sample> {
+    let [connect, connect_tail, exchange, exchange_tail, one_way, whole] = from.run(|| {
+        let [connect, connect_tail] = connections(SocketAddr::new(to, CONNECT))?;
         let exchanges = thread::spawn(move || exchanges(SocketAddr::new(to, EXCHANGE)));
-        let (exchange, exchange_tail) = exchanges.join().expect("it does not panic")?;
+        let [exchange, exchange_tail] = exchanges.join().expect("it does not panic")?;
         let one_way = one_way(SocketAddr::new(to, SINK))?;
-        let stream = stream(SocketAddr::new(to, STREAM))?;
+        let stream = stream(SocketAddr::new(to, STREAM), STREAMED)?;
         Ok([connect, connect_tail, exchange, exchange_tail, one_way, stream])
-    })
+    })?;
+    let by_mtu = from.run(|| {
+        let _whole_again = Segmented::on("eth0")?;
+        stream(SocketAddr::new(to, STREAM), STREAMED_BY_MTU)
+    });
+    Ok([connect, connect_tail, exchange, exchange_tail, one_way, whole, by_mtu?])
+}
+
+/// A device that takes nothing longer than its MTU, until this is dropped.
+struct Segmented(&'static str);
+
+impl Segmented {
+    fn on(device: &'static str) -> Result<Self> {
+        let segmented = Self(device);
+        segmented.offload(false)?;
+        Ok(segmented)
+    }
+
+    /// Switches TSO and GSO (include/uapi/linux/ethtool.h).
+    fn offload(&self, on: bool) -> Result<()> {
+        const ETHTOOL_STSO: u32 = 0x1f;
+        const ETHTOOL_SGSO: u32 = 0x24;
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        for command in [ETHTOOL_STSO, ETHTOOL_SGSO] {
+            let mut value = [command, u32::from(on)];
+            let mut name = [0; libc::IFNAMSIZ];
+            name.iter_mut().zip(self.0.bytes()).for_each(|(to, from)| *to = from as libc::c_char);
+            let ifr_ifru = libc::__c_anonymous_ifr_ifru { ifru_data: value.as_mut_ptr().cast() };
+            let mut request = libc::ifreq { ifr_name: name, ifr_ifru };
+            // SAFETY: the request is an ifreq that points to an ethtool_value, both of which live
+            // through the call.
+            let result = unsafe {
+                libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request)
+            };
+            ensure!(result == 0, "ethtool on {}: {}", self.0, io::Error::last_os_error());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Segmented {
+    fn drop(&mut self) {
+        if let Err(error) = self.offload(true) {
+            eprintln!("{error:#}");
+        }
+    }
 }
 
 /// Connect, one byte there, one back.
-fn connections(to: SocketAddr) -> Result<(f64, f64)> {
+fn connections(to: SocketAddr) -> Result<[f64; 2]> {
     let mut took = Vec::with_capacity(CONNECTIONS);
     for _ in 0..CONNECTIONS {
         let start = Instant::now();
@@ -99,10 +149,10 @@ fn connections(to: SocketAddr) -> Result<(f64, f64)> {
         stream.read_exact(&mut [0])?;
         took.push(start.elapsed().as_secs_f64());
     }
-    Ok((median(&mut took), quantile(&mut took, 0.99)))
+    Ok([median(&mut took), quantile(&mut took, 0.99)])
 }
 
-fn exchanges(to: SocketAddr) -> Result<(f64, f64)> {
+fn exchanges(to: SocketAddr) -> Result<[f64; 2]> {
     on_one_cpu();
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect(to)?;
@@ -114,7 +164,7 @@ fn exchanges(to: SocketAddr) -> Result<(f64, f64)> {
         socket.recv(&mut [0; 64]).context("an answer by UDP")?;
         took.push(start.elapsed().as_secs_f64());
     }
-    Ok((median(&mut took), quantile(&mut took, 0.99)))
+    Ok([median(&mut took), quantile(&mut took, 0.99)])
 }
 
 /// On a veth the sender walks the whole path: what sending takes is what the path costs.
@@ -128,16 +178,16 @@ fn one_way(to: SocketAddr) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64() / DATAGRAMS as f64)
 }
 
-fn stream(to: SocketAddr) -> Result<f64> {
+fn stream(to: SocketAddr, bytes: usize) -> Result<f64> {
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE).context("connect")?;
     let chunk = vec![1; 1 << 18];
     let start = Instant::now();
-    for _ in 0..STREAMED / chunk.len() {
+    for _ in 0..bytes / chunk.len() {
         stream.write_all(&chunk)?;
     }
     stream.shutdown(std::net::Shutdown::Write)?;
     let mut end = [0];
     stream.read_exact(&mut end)?;
     ensure!(end == [1], "the server has all of it");
-    Ok(start.elapsed().as_secs_f64() / STREAMED as f64)
+    Ok(start.elapsed().as_secs_f64() / bytes as f64)
 }

@@ -11,6 +11,7 @@ mod attachment;
 mod drive;
 mod enforcers;
 mod load;
+mod memory;
 mod programs;
 mod rounds;
 
@@ -43,6 +44,9 @@ fn main() -> Result<()> {
     }
     if runs("attachment") {
         attachment::measure()?;
+    }
+    if runs("memory") {
+        memory::measure()?;
     }
     if runs("connections") {
         rounds::measure()?;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use crate::enforcers::{Enforcer, Place};
-use crate::load::MEASURES;
+use crate::load::{MEASURES, Sample};
 use crate::{Figure, median};
 
 const PEERS: [usize; 3] = [10, 1_000, 10_000];
@@ -19,7 +19,7 @@ pub fn measure() -> Result<()> {
             })
             .collect::<Result<Vec<_>>>()?;
         // The first round warms caches and neighbour tables.
-        let mut samples: Vec<Vec<[f64; 6]>> = Vec::new();
+        let mut samples: Vec<Vec<Sample>> = Vec::new();
         for _ in 0..=ROUNDS {
             samples.push(places.iter().map(Place::sample).collect::<Result<_>>()?);
         }
@@ -29,7 +29,7 @@ pub fn measure() -> Result<()> {
 }
 
 /// Ratios of a round to that round without policy, and of those the median.
-fn report(peers: usize, rounds: &[Vec<[f64; 6]>]) {
+fn report(peers: usize, rounds: &[Vec<Sample>]) {
     println!("\n{peers} peers; times without policy, then how many times that it takes with");
     for (number, (measure, unit)) in MEASURES.into_iter().enumerate() {
         let mut plain: Vec<f64> = rounds.iter().map(|round| round[0][number]).collect();

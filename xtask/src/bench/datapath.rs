@@ -85,6 +85,6 @@ mod tests {
             serde_json::from_str(&std::fs::read_to_string(path).expect("it is there"))
                 .expect("JSON");
         let picture = draw(&figures).expect("ratios");
-        assert_eq!(picture.matches("<polyline").count(), 5);
+        assert_eq!(picture.matches("<polyline").count(), 6);
     }
 }
