@@ -1,7 +1,7 @@
 //! The benchmarks: run, shown, and drawn.
 
 mod chart;
-mod datapath;
+pub mod datapath;
 mod reconcile;
 
 use anyhow::Result;

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
-use crate::{layers, lint, test};
+use crate::{bench, layers, lint, test};
 
-/// Run everything that must pass: lint, layers, then `cargo xtask test`
+/// Run everything that must pass: lint, layers, `cargo xtask test`, and a benchmark to see that it runs
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
@@ -15,6 +15,7 @@ pub fn run(Args {}: &Args) -> Result<()> {
     lint::checks().context("lint")?;
     layers::check().context("layers")?;
     test::run(&test::Args::default()).context("test")?;
+    bench::datapath::check().context("bench")?;
     println!("ci: all passed in {:.0} s", start.elapsed().as_secs_f32());
     Ok(())
 }
