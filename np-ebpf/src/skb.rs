@@ -63,7 +63,7 @@ impl Skb {
     }
 }
 
-/// A header, aligned so that its fields are loaded as words and not byte by byte.
+/// A copied header, aligned so that its fields are loaded as words and not byte by byte.
 #[repr(C, align(8))]
 struct Header<const N: usize> {
     bytes: [u8; N],

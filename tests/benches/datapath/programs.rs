@@ -116,7 +116,6 @@ struct Case {
     hook: Hook,
     name: &'static str,
     reason: Reason,
-    tag: Tag,
     frame: Vec<u8>,
     vary: Vec<Vary>,
 }
@@ -166,107 +165,41 @@ impl Family {
         let known = |offset| Vary { offset, base: FIRST_PORT, count: FLOWS, len: 2 };
         let any = |offset| Vary { offset, base: FIRST_PORT, count: 60_000, len: 2 };
         let peers = |offset| Vary { offset, base: FIRST_PEER, count: rules as u32, len: 4 };
-        let (pod, peer) = ((self.pod(), Tag::of(EndpointId::new(1))), (self.peer(0), Tag::ENTERED));
-        let spoofer = (self.peer(1), Tag::NONE);
         let (established, new, denied) = ("established", "new flow", "denied");
-        // Program, name, what it comes to, from, to, ports, flags, what varies.
+        let (pod, peer) = (self.pod(), self.peer(0));
+        let packet = |from, to, [sport, dport]: [u16; 2], vary: &[Vary]| {
+            (from, to, sport, dport, vary.to_vec())
+        };
+        let sent = |ports, vary: &[Vary]| packet(pod, peer, ports, vary);
+        let received = |ports, vary: &[Vary]| packet(peer, pod, ports, vary);
+        let spoofed = |ports, vary: &[Vary]| packet(self.peer(1), peer, ports, vary);
         [
-            (Hook::FromPod, new, Reason::Entered, pod, peer, [0, 443], ACK, vec![known(sport)]),
-            (
-                Hook::FromPod,
-                established,
-                Reason::Reply,
-                pod,
-                peer,
-                [80, 0],
-                ACK,
-                vec![known(dport)],
-            ),
-            (
-                Hook::FromPod,
-                denied,
-                Reason::SourceAddress,
-                spoofer,
-                peer,
-                [0, 80],
-                ACK,
-                vec![known(sport)],
-            ),
-            (
-                Hook::ToPod,
-                established,
-                Reason::Established,
-                peer,
-                pod,
-                [0, 80],
-                ACK,
-                vec![known(sport)],
-            ),
-            (
-                Hook::ToPod,
-                new,
-                Reason::Allowed,
-                peer,
-                pod,
-                [0, 80],
-                SYN,
-                vec![peers(src), any(sport)],
-            ),
+            (Hook::FromPod, new, Reason::Entered, sent([0, 443], &[known(sport)])),
+            (Hook::FromPod, established, Reason::Reply, sent([80, 0], &[known(dport)])),
+            (Hook::FromPod, denied, Reason::SourceAddress, spoofed([0, 80], &[known(sport)])),
+            (Hook::ToPod, established, Reason::Established, received([0, 80], &[known(sport)])),
+            (Hook::ToPod, new, Reason::Allowed, received([0, 80], &[peers(src), any(sport)])),
             (
                 Hook::ToPod,
                 denied,
                 Reason::IngressDenied,
-                peer,
-                pod,
-                [0, 81],
-                SYN,
-                vec![peers(src), any(sport)],
+                received([0, 81], &[peers(src), any(sport)]),
             ),
-            (Hook::FromUplink, new, Reason::Entered, peer, pod, [0, 80], ACK, vec![known(sport)]),
-            (
-                Hook::FromUplink,
-                established,
-                Reason::Reply,
-                peer,
-                pod,
-                [80, 0],
-                ACK,
-                vec![known(dport)],
-            ),
-            (
-                Hook::ToUplink,
-                established,
-                Reason::Established,
-                pod,
-                peer,
-                [0, 80],
-                ACK,
-                vec![known(sport)],
-            ),
-            (
-                Hook::ToUplink,
-                new,
-                Reason::Allowed,
-                pod,
-                peer,
-                [0, 80],
-                SYN,
-                vec![peers(dst), any(sport)],
-            ),
+            (Hook::FromUplink, new, Reason::Entered, received([0, 80], &[known(sport)])),
+            (Hook::FromUplink, established, Reason::Reply, received([80, 0], &[known(dport)])),
+            (Hook::ToUplink, established, Reason::Established, sent([0, 80], &[known(sport)])),
+            (Hook::ToUplink, new, Reason::Allowed, sent([0, 80], &[peers(dst), any(sport)])),
             (
                 Hook::ToUplink,
                 denied,
                 Reason::EgressDenied,
-                pod,
-                peer,
-                [0, 81],
-                SYN,
-                vec![peers(dst), any(sport)],
+                sent([0, 81], &[peers(dst), any(sport)]),
             ),
         ]
-        .map(|(hook, name, reason, (from, tag), (to, _), [sport, dport], flags, vary)| {
+        .map(|(hook, name, reason, (from, to, sport, dport, vary))| {
+            let flags = if name == established { ACK } else { SYN };
             let frame = Ip::new(from, to, TCP, wire::tcp(sport, dport, flags)).frame();
-            Case { hook, name, reason, tag, frame, vary }
+            Case { hook, name, reason, frame, vary }
         })
         .into()
     }
@@ -281,18 +214,24 @@ impl Family {
 /// Opens the known flows, both ways.
 fn open_flows(family: Family, attacher: &Attacher) -> Result<()> {
     let (pod, peer) = (family.pod(), family.peer(0));
-    let sent = Tag::of(EndpointId::new(1));
-    for (hook, from, to, tag) in
-        [(Hook::ToPod, peer, pod, Tag::ENTERED), (Hook::ToUplink, pod, peer, sent)]
-    {
+    for (hook, from, to) in [(Hook::ToPod, peer, pod), (Hook::ToUplink, pod, peer)] {
         let programs = bpf::program_array(&[&attacher.program(hook)])?;
-        let driver = driver(&programs, tag, &[])?;
+        let driver = driver(&programs, tag(hook), &[])?;
         for port in (0..FLOWS).map(|number| (FIRST_PORT + number) as u16) {
             let frame = Ip::new(from, to, TCP, wire::tcp(port, 80, SYN)).frame();
             bpf::test_run(&driver, &frame, &skb(hook), 1)?;
         }
     }
     Ok(())
+}
+
+/// What a packet bears that comes to a hook.
+const fn tag(hook: Hook) -> Tag {
+    match hook {
+        Hook::FromPod | Hook::FromUplink => Tag::NONE,
+        Hook::ToPod => Tag::ENTERED,
+        Hook::ToUplink => Tag::of(EndpointId::new(1)),
+    }
 }
 
 /// As the kernel shows the packet to a hook of the pod's device or of the uplink.
@@ -321,8 +260,7 @@ impl<'a> Pair<'a> {
     fn of(case: &'a Case, attacher: &Attacher, empty: &OwnedFd) -> Result<Self> {
         let run = bpf::program_array(&[&attacher.program(case.hook)])?;
         let without = bpf::program_array(&[empty])?;
-        let from_device = matches!(case.hook, Hook::FromPod | Hook::FromUplink);
-        let tag = if from_device { Tag::NONE } else { case.tag };
+        let tag = tag(case.hook);
         Ok(Self {
             run: driver(&run, tag, &case.vary)?,
             without: driver(&without, tag, &case.vary)?,
