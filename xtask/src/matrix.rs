@@ -120,7 +120,7 @@ const FAILS: &str = "fails";
 const NOT_CLAIMED: &str = "·";
 
 const HEAD: &str = "# What holds, where\n
-Written by `cargo xtask matrix`, a column from one run of the tests; not edited by hand. Each row is a test with real
+Written by `cargo xtask matrix` from what the tests say on each kernel; not edited by hand. Each row is a test with real
 packets between network namespaces, in IPv4 and IPv6 where the original has both. A dot: the row is not
 claimed for that kernel. The newest kernel ran on the machine itself, the others in emulated ones.\n";
 
