@@ -10,9 +10,9 @@ use clap::ValueEnum;
 /// Measure what changes cost the agent and what packets cost, and draw both
 ///
 /// `reconcile`: medians and live memory by the size of the cluster, drawn into docs/reconcile.svg.
-/// `datapath`: the programs alone, attachment, and connections between pods beside nftables, ipset
-/// and iptables, into docs/datapath.json and docs/datapath.svg; needs root. Run it on a
-/// machine that does nothing else.
+/// `datapath`: the programs alone, attachment, memory, edits, and connections between pods beside
+/// nftables, ipset and iptables, into docs/datapath.json and docs/datapath.svg; needs root. Run it on
+/// a machine that does nothing else.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Run only one of the two

@@ -109,14 +109,15 @@ fn hooks() -> Result<Vec<OwnedFd>> {
     Ok(links)
 }
 
-fn spec() -> Spec {
+pub fn spec() -> Spec {
     let server = pod("server", "node-1", "100.68.1.20", &[("app", "server")]);
     let mut spec = two_nodes(vec![pod("client", "node-1", "100.68.1.10", &[]), server]);
     spec.nodes.truncate(1);
     spec
 }
 
-fn manifest(peers: &[Ipv4Addr]) -> String {
+/// The policy.
+pub fn manifest(peers: &[Ipv4Addr]) -> String {
     let mut yaml = String::from(
         "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
          metadata: {name: server, namespace: default}\nspec:\n  \

@@ -9,6 +9,7 @@
 
 mod attachment;
 mod drive;
+mod edits;
 mod enforcers;
 mod load;
 mod memory;
@@ -47,6 +48,9 @@ fn main() -> Result<()> {
     }
     if runs("memory") {
         memory::measure()?;
+    }
+    if runs("edits") {
+        edits::measure()?;
     }
     if runs("connections") {
         rounds::measure()?;
