@@ -2,11 +2,10 @@
 //! another flow, of ten thousand that are known or of none.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use aya::maps::MapData;
 use np_agent::dataplane::{self, Attacher, Opened, Options};
 use np_agent::plan::{Op, PortPrefix, RulePrefix};
 use np_common::config::Config;
@@ -17,6 +16,7 @@ use np_common::packet::{ACK, SYN, TCP};
 use np_common::rules::{ClassId, RuleSetId};
 use np_common::tag::Tag;
 use np_common::verdict::Reason;
+use np_tests::address::Family;
 use np_tests::bpf::{self, SkBuff};
 use np_tests::sandbox::{ip, sandbox};
 use np_tests::wire::{self, Ip};
@@ -54,16 +54,15 @@ fn at(rules: usize, pin_dir: &Path) -> Result<()> {
     for op in policy(rules) {
         maps.apply(&op)?;
     }
-    let flows = MapData::from_pin(pin_dir.join("v1/maps/FLOWS"))?;
-    let flows = flows.fd().as_fd().try_clone_to_owned()?;
+    let flows = bpf::open_pin(&pin_dir.join("v1/maps/FLOWS"))?;
     let empty = bpf::load("empty", &bpf::returns(-1))?;
-    for family in [Family::V4, Family::V6] {
+    for family in Family::BOTH {
         open_flows(family, &attacher)?;
-        let cases = family.cases(rules);
+        let cases = cases(family, rules);
         let mut pairs: Vec<Pair> =
             cases.iter().map(|case| Pair::of(case, &attacher, &empty)).collect::<Result<_>>()?;
         for port in [80, 82] {
-            pairs.push(Pair::look_up(&family.key(port), &flows)?);
+            pairs.push(Pair::look_up(&key(family, port), &flows)?);
         }
         let before = maps.counters()?;
         let mut samples = vec![Vec::new(); pairs.len()];
@@ -120,100 +119,71 @@ struct Case {
     vary: Vec<Vary>,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Family {
-    V4,
-    V6,
+fn pod(family: Family) -> IpAddr {
+    family.address(Ipv4Addr::new(10, 0, 0, 1))
 }
 
-impl Family {
-    const fn name(self) -> &'static str {
-        match self {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
-        }
+/// One of the peers that the policy allows; their last four bytes differ.
+fn peer(family: Family, number: u32) -> IpAddr {
+    let last = FIRST_PEER + number;
+    match family {
+        Family::V4 => Ipv4Addr::from_bits(last).into(),
+        Family::V6 => Ipv6Addr::from_bits(0xfd11 << 112 | u128::from(last)).into(),
     }
+}
 
-    const fn pod(self) -> IpAddr {
-        match self {
-            Family::V4 => IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
-            Family::V6 => IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1)),
-        }
+/// Where in a frame the last four bytes of either address and the ports are.
+const fn offsets(family: Family) -> [u32; 4] {
+    match family {
+        Family::V4 => [26, 30, 34, 36],
+        Family::V6 => [34, 50, 54, 56],
     }
+}
 
-    /// One of the peers that the policy allows.
-    const fn peer(self, number: u32) -> IpAddr {
-        let last = FIRST_PEER + number;
-        match self {
-            Family::V4 => IpAddr::V4(Ipv4Addr::from_bits(last)),
-            Family::V6 => IpAddr::V6(Ipv6Addr::from_bits(0xfd11 << 112 | last as u128)),
-        }
-    }
+/// Known flows are from a port of FLOWS on to port 80, from the first peer to the pod and from the
+/// pod to the first peer.
+fn cases(family: Family, rules: usize) -> Vec<Case> {
+    let [src, dst, sport, dport] = offsets(family);
+    let known = |offset| Vary { offset, base: FIRST_PORT, count: FLOWS, len: 2 };
+    let any = |offset| Vary { offset, base: FIRST_PORT, count: 60_000, len: 2 };
+    let peers = |offset| Vary { offset, base: FIRST_PEER, count: rules as u32, len: 4 };
+    let (established, new, denied) = ("established", "new flow", "denied");
+    let (pod, first, second) = (pod(family), peer(family, 0), peer(family, 1));
+    let packet =
+        |from, to, [sport, dport]: [u16; 2], vary: &[Vary]| (from, to, sport, dport, vary.to_vec());
+    let sent = |ports, vary: &[Vary]| packet(pod, first, ports, vary);
+    let received = |ports, vary: &[Vary]| packet(first, pod, ports, vary);
+    let spoofed = |ports, vary: &[Vary]| packet(second, first, ports, vary);
+    [
+        (Hook::FromPod, new, Reason::Entered, sent([0, 443], &[known(sport)])),
+        (Hook::FromPod, established, Reason::Reply, sent([80, 0], &[known(dport)])),
+        (Hook::FromPod, denied, Reason::SourceAddress, spoofed([0, 80], &[known(sport)])),
+        (Hook::ToPod, established, Reason::Established, received([0, 80], &[known(sport)])),
+        (Hook::ToPod, new, Reason::Allowed, received([0, 80], &[peers(src), any(sport)])),
+        (Hook::ToPod, denied, Reason::IngressDenied, received([0, 81], &[peers(src), any(sport)])),
+        (Hook::FromUplink, new, Reason::Entered, received([0, 80], &[known(sport)])),
+        (Hook::FromUplink, established, Reason::Reply, received([80, 0], &[known(dport)])),
+        (Hook::ToUplink, established, Reason::Established, sent([0, 80], &[known(sport)])),
+        (Hook::ToUplink, new, Reason::Allowed, sent([0, 80], &[peers(dst), any(sport)])),
+        (Hook::ToUplink, denied, Reason::EgressDenied, sent([0, 81], &[peers(dst), any(sport)])),
+    ]
+    .map(|(hook, name, reason, (from, to, sport, dport, vary))| {
+        let flags = if name == established { ACK } else { SYN };
+        let frame = Ip::new(from, to, TCP, wire::tcp(sport, dport, flags)).frame();
+        Case { hook, name, reason, frame, vary }
+    })
+    .into()
+}
 
-    /// Where in a frame the last four bytes of either address and the ports are.
-    const fn offsets(self) -> [u32; 4] {
-        match self {
-            Family::V4 => [26, 30, 34, 36],
-            Family::V6 => [34, 50, 54, 56],
-        }
-    }
-
-    /// Known flows are from a port of FLOWS on to port 80, from the first peer to the pod and from the
-    /// pod to the first peer.
-    fn cases(self, rules: usize) -> Vec<Case> {
-        let [src, dst, sport, dport] = self.offsets();
-        let known = |offset| Vary { offset, base: FIRST_PORT, count: FLOWS, len: 2 };
-        let any = |offset| Vary { offset, base: FIRST_PORT, count: 60_000, len: 2 };
-        let peers = |offset| Vary { offset, base: FIRST_PEER, count: rules as u32, len: 4 };
-        let (established, new, denied) = ("established", "new flow", "denied");
-        let (pod, peer) = (self.pod(), self.peer(0));
-        let packet = |from, to, [sport, dport]: [u16; 2], vary: &[Vary]| {
-            (from, to, sport, dport, vary.to_vec())
-        };
-        let sent = |ports, vary: &[Vary]| packet(pod, peer, ports, vary);
-        let received = |ports, vary: &[Vary]| packet(peer, pod, ports, vary);
-        let spoofed = |ports, vary: &[Vary]| packet(self.peer(1), peer, ports, vary);
-        [
-            (Hook::FromPod, new, Reason::Entered, sent([0, 443], &[known(sport)])),
-            (Hook::FromPod, established, Reason::Reply, sent([80, 0], &[known(dport)])),
-            (Hook::FromPod, denied, Reason::SourceAddress, spoofed([0, 80], &[known(sport)])),
-            (Hook::ToPod, established, Reason::Established, received([0, 80], &[known(sport)])),
-            (Hook::ToPod, new, Reason::Allowed, received([0, 80], &[peers(src), any(sport)])),
-            (
-                Hook::ToPod,
-                denied,
-                Reason::IngressDenied,
-                received([0, 81], &[peers(src), any(sport)]),
-            ),
-            (Hook::FromUplink, new, Reason::Entered, received([0, 80], &[known(sport)])),
-            (Hook::FromUplink, established, Reason::Reply, received([80, 0], &[known(dport)])),
-            (Hook::ToUplink, established, Reason::Established, sent([0, 80], &[known(sport)])),
-            (Hook::ToUplink, new, Reason::Allowed, sent([0, 80], &[peers(dst), any(sport)])),
-            (
-                Hook::ToUplink,
-                denied,
-                Reason::EgressDenied,
-                sent([0, 81], &[peers(dst), any(sport)]),
-            ),
-        ]
-        .map(|(hook, name, reason, (from, to, sport, dport, vary))| {
-            let flags = if name == established { ACK } else { SYN };
-            let frame = Ip::new(from, to, TCP, wire::tcp(sport, dport, flags)).frame();
-            Case { hook, name, reason, frame, vary }
-        })
-        .into()
-    }
-
-    /// A known flow's key as the programs look it up; its source port is drawn.
-    fn key(self, dport: u16) -> FlowKey {
-        let (src, dst) = (self.peer(0).into(), self.pod().into());
-        FlowKey { src, dst, sport: 0, dport: dport.to_be(), protocol: TCP.into() }
-    }
+/// A known flow's key as the programs look it up; its source port is drawn.
+fn key(family: Family, dport: u16) -> FlowKey {
+    let (src, dst) = (peer(family, 0).into(), pod(family).into());
+    FlowKey { src, dst, sport: 0, dport: dport.to_be(), protocol: TCP.into() }
 }
 
 /// Opens the known flows, both ways.
 fn open_flows(family: Family, attacher: &Attacher) -> Result<()> {
-    let (pod, peer) = (family.pod(), family.peer(0));
+    let (pod, peer) = (pod(family), peer(family, 0));
     for (hook, from, to) in [(Hook::ToPod, peer, pod), (Hook::ToUplink, pod, peer)] {
         let programs = bpf::program_array(&[&attacher.program(hook)])?;
         let driver = driver(&programs, tag(hook), &[])?;
@@ -292,7 +262,7 @@ impl Pair<'static> {
 /// A pod that so many peers may reach, each by a rule of its own, and that may reach them.
 fn policy(rules: usize) -> Vec<Op> {
     let (id, rule_set) = (EndpointId::new(1), RuleSetId::new(1));
-    let addrs = [Family::V4, Family::V6].map(|family| family.pod().into());
+    let addrs = Family::BOTH.map(|family| pod(family).into());
     let mut ops = vec![
         Op::SetConfig(Config::new(1, false)),
         Op::SetAddrs(id, addrs),
@@ -303,8 +273,8 @@ fn policy(rules: usize) -> Vec<Op> {
     for number in 0..rules as u32 {
         let class = ClassId::new(number + 1);
         let ports = PortPrefix::ports(TCP, 80, 16);
-        for family in [Family::V4, Family::V6] {
-            ops.push(Op::SetPeer(family.peer(number).into(), class));
+        for family in Family::BOTH {
+            ops.push(Op::SetPeer(peer(family, number).into(), class));
         }
         ops.push(Op::SetRule(RulePrefix { rule_set, class, ports }));
     }
