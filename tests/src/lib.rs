@@ -16,6 +16,7 @@ pub mod generate;
 pub mod manifests;
 pub mod matrix;
 pub mod netns;
+pub mod offload;
 pub mod oracle;
 pub mod probe;
 pub mod property;

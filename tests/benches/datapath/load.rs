@@ -1,8 +1,7 @@
 //! Load between two namespaces, and what it took.
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use np_tests::netns::Namespace;
+use np_tests::offload::{SET_GSO, SET_TSO, set_offload};
 
 use crate::{median, quantile};
 
@@ -91,51 +91,15 @@ pub fn sample(from: &Namespace, to: IpAddr) -> Result<Sample> {
         let stream = stream(SocketAddr::new(to, STREAM), STREAMED)?;
         Ok([connect, connect_tail, exchange, exchange_tail, one_way, stream])
     })?;
-    let by_mtu = from.run(|| {
-        let _whole_again = Segmented::on("eth0")?;
-        stream(SocketAddr::new(to, STREAM), STREAMED_BY_MTU)
-    });
+    segment(from, true)?;
+    let by_mtu = from.run(|| stream(SocketAddr::new(to, STREAM), STREAMED_BY_MTU));
+    segment(from, false)?;
     Ok([connect, connect_tail, exchange, exchange_tail, one_way, whole, by_mtu?])
 }
 
-/// A device that takes nothing longer than its MTU, until this is dropped.
-struct Segmented(&'static str);
-
-impl Segmented {
-    fn on(device: &'static str) -> Result<Self> {
-        let segmented = Self(device);
-        segmented.offload(false)?;
-        Ok(segmented)
-    }
-
-    /// Switches TSO and GSO (include/uapi/linux/ethtool.h).
-    fn offload(&self, on: bool) -> Result<()> {
-        const ETHTOOL_STSO: u32 = 0x1f;
-        const ETHTOOL_SGSO: u32 = 0x24;
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
-        for command in [ETHTOOL_STSO, ETHTOOL_SGSO] {
-            let mut value = [command, u32::from(on)];
-            let mut name = [0; libc::IFNAMSIZ];
-            name.iter_mut().zip(self.0.bytes()).for_each(|(to, from)| *to = from as libc::c_char);
-            let ifr_ifru = libc::__c_anonymous_ifr_ifru { ifru_data: value.as_mut_ptr().cast() };
-            let mut request = libc::ifreq { ifr_name: name, ifr_ifru };
-            // SAFETY: the request is an ifreq that points to an ethtool_value, both of which live
-            // through the call.
-            let result = unsafe {
-                libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request)
-            };
-            ensure!(result == 0, "ethtool on {}: {}", self.0, io::Error::last_os_error());
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Segmented {
-    fn drop(&mut self) {
-        if let Err(error) = self.offload(true) {
-            eprintln!("{error:#}");
-        }
-    }
+/// Lets the client's device take nothing longer than its MTU, or again what there is.
+fn segment(from: &Namespace, on: bool) -> Result<()> {
+    [SET_TSO, SET_GSO].into_iter().try_for_each(|command| set_offload(from, "eth0", command, !on))
 }
 
 /// Connect, one byte there, one back.

@@ -1,8 +1,7 @@
 //! Packets larger than usual: jumbo frames, and what the kernel cuts to size only behind the hooks.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,6 +10,7 @@ use nix::sys::socket::sockopt::UdpGsoSegment;
 use np_tests::address::Family;
 use np_tests::matrix;
 use np_tests::netns::Namespace;
+use np_tests::offload::{SET_GRO, SET_TSO, set_offload};
 
 use crate::exchange::{PATIENCE, SILENT, any, ask, data, transfer};
 use np_tests::trial::world::{ALLOWED, DENIED, World};
@@ -168,28 +168,6 @@ fn batches_of_segments_are_judged_whole() -> Result<()> {
     row.holds();
     Ok(())
 }
-
-/// Switches what a device does by itself (include/uapi/linux/ethtool.h).
-fn set_offload(inside: &Namespace, device: &str, command: u32, on: bool) -> Result<()> {
-    inside.run(|| {
-        let socket = UdpSocket::bind("[::]:0")?;
-        let mut value = [command, u32::from(on)];
-        // SAFETY: all zeros is a value of this plain structure.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        for (to, from) in request.ifr_name.iter_mut().zip(device.bytes()) {
-            *to = from as libc::c_char;
-        }
-        request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
-        // SAFETY: the request names its device and points to a value of two words, as the commands
-        // used here want it; both outlive the call.
-        let set = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
-        ensure!(set == 0, "set {command:#x} of {device}: {}", io::Error::last_os_error());
-        Ok(())
-    })
-}
-
-const SET_TSO: u32 = 0x1f;
-const SET_GRO: u32 = 0x2c;
 
 /// The sender's device takes single segments, and the node's puts them together again before any
 /// program sees them.
