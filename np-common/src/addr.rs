@@ -73,6 +73,36 @@ impl Addr {
         let [first, ..] = self.words;
         first & u32::from_ne_bytes([0xff, 0xc0, 0, 0]) == u32::from_ne_bytes([0xfe, 0x80, 0, 0])
     }
+
+    /// The link-local address that a host forms of its hardware address (RFC 4291 appendix A).
+    #[inline(always)]
+    pub const fn link_local_of(hardware: [u8; 6]) -> Self {
+        let [a, b, c, d, e, f] = hardware;
+        Self::from_v6([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    }
+
+    /// `ff00::/8`.
+    #[inline(always)]
+    pub const fn is_v6_multicast(&self) -> bool {
+        let [first, ..] = self.words;
+        first & u32::from_ne_bytes([0xff, 0, 0, 0]) == u32::from_ne_bytes([0xff, 0, 0, 0])
+    }
+
+    /// `224.0.0.0/4` or `ff00::/8`.
+    #[inline(always)]
+    pub const fn is_multicast(&self) -> bool {
+        let [.., fourth] = self.words;
+        let v4 =
+            fourth & u32::from_ne_bytes([0xf0, 0, 0, 0]) == u32::from_ne_bytes([0xe0, 0, 0, 0]);
+        self.is_v6_multicast() || v4 && self.is_v4()
+    }
+
+    /// `ff02::/16`, groups of one link.
+    #[inline(always)]
+    pub const fn is_v6_link_multicast(&self) -> bool {
+        let [first, ..] = self.words;
+        first & u32::from_ne_bytes([0xff, 0xff, 0, 0]) == u32::from_ne_bytes([0xff, 2, 0, 0])
+    }
 }
 
 impl From<IpAddr> for Addr {
@@ -116,6 +146,8 @@ mod tests {
         assert!(!addr("::a00:1").is_v4());
         assert!(addr("fe80::1").is_v6_link_local());
         assert!(addr("febf::1").is_v6_link_local());
+        let formed = Addr::link_local_of([0x02, 0x42, 0xac, 0x11, 0x00, 0x02]);
+        assert_eq!(formed, addr("fe80::42:acff:fe11:2"));
         assert!(!addr("fec0::1").is_v6_link_local());
         assert!(!addr("169.254.1.1").is_v6_link_local());
     }

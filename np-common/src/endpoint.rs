@@ -15,7 +15,7 @@ pub struct EndpointId(u16);
 
 impl EndpointId {
     pub const NONE: EndpointId = EndpointId(0);
-    /// The greatest id; 4095 is the tag's ENTERED.
+    /// The greatest id; in a tag 4095 stands for "no pod of this node".
     pub const MAX: EndpointId = EndpointId(4094);
 
     #[inline(always)]
@@ -48,6 +48,9 @@ pub enum Role {
     Uplink = 4,
     /// An uplink whose packets come out of a tunnel that ends on this node.
     Tunnel = 5,
+    /// A device on top of others that have programs, such as a VLAN or a macvlan on the pods' bridge:
+    /// those below have seen who sent a packet, and judge it again on its way out.
+    Stacked = 6,
 }
 
 map_type! {
@@ -103,6 +106,7 @@ impl Iface {
             3 => Some(Role::Foreign),
             4 => Some(Role::Uplink),
             5 => Some(Role::Tunnel),
+            6 => Some(Role::Stacked),
             _ => None,
         }
     }
@@ -114,20 +118,25 @@ impl Iface {
 }
 
 map_type! {
-    /// How a pod is policed: ingress isolated (bit 0), egress isolated (bit 1), ingress rule set
-    /// (bits 8–35), egress rule set (bits 36–63).
+    /// How a pod is policed: ingress isolated (bit 0), egress isolated (bit 1), in use (bit 2),
+    /// ingress rule set (bits 8–35), egress rule set (bits 36–63).
     pub struct PolicyWord: 8 bytes {
         bits: u64,
     }
 }
 
-impl PolicyWord {
-    /// Selected by no policy.
-    pub const OPEN: PolicyWord = PolicyWord { bits: 0 };
+const IN_USE: u64 = 1 << 2;
 
+impl PolicyWord {
+    /// The id is free: it names nobody and allows nothing.
+    pub const FREE: PolicyWord = PolicyWord { bits: 0 };
+    /// Selected by no policy.
+    pub const OPEN: PolicyWord = PolicyWord { bits: IN_USE };
+
+    /// The policy of an id in use.
     #[inline(always)]
     pub const fn new(ingress: Option<RuleSetId>, egress: Option<RuleSetId>) -> Self {
-        let mut bits = 0;
+        let mut bits = IN_USE;
         if let Some(id) = ingress {
             bits |= 1 | (id.get() as u64) << 8;
         }
@@ -147,6 +156,12 @@ impl PolicyWord {
         self.bits
     }
 
+    /// Whether a pod is bound to the id.
+    #[inline(always)]
+    pub const fn is_in_use(self) -> bool {
+        self.bits & IN_USE != 0
+    }
+
     /// The rule set of an isolated direction; none when the direction is not isolated.
     #[inline(always)]
     pub const fn rule_set(self, direction: Direction) -> Option<RuleSetId> {
@@ -163,16 +178,33 @@ impl PolicyWord {
 
 map_type! {
     /// An element of ENDPOINTS.
-    pub struct Endpoint: 40 bytes {
+    pub struct Endpoint: 48 bytes {
         /// The pod's own addresses, at most one per family; unspecified when it has none.
         pub addrs: [Addr; 2],
+        /// How the pod is policed.
         pub policy: PolicyWord,
+        /// The first generation whose flows are this pod's: what names the id and was judged under an
+        /// older one is of a pod that had the id before.
+        pub born: u32,
+        spare: u32,
     }
 }
 
 impl Endpoint {
-    pub const EMPTY: Endpoint =
-        Endpoint { addrs: [Addr::UNSPECIFIED; 2], policy: PolicyWord::OPEN };
+    /// A free id.
+    pub const FREE: Endpoint = Endpoint::new([Addr::UNSPECIFIED; 2], PolicyWord::FREE, 0);
+
+    /// A pod's endpoint, bound under the generation `born`.
+    #[inline(always)]
+    pub const fn new(addrs: [Addr; 2], policy: PolicyWord, born: u32) -> Self {
+        Self { addrs, policy, born, spare: 0 }
+    }
+
+    /// Whether the id was bound to this pod already when a generation was in force. Generations wrap.
+    #[inline(always)]
+    pub const fn has_lived(&self, generation: u32) -> bool {
+        self.policy.is_in_use() && generation.wrapping_sub(self.born) < 1 << 31
+    }
 
     /// Whether the pod may send from this address.
     #[inline(always)]
@@ -194,6 +226,21 @@ mod tests {
         assert_eq!(iface.endpoint(), EndpointId::MAX);
         assert!(iface.is_layer3());
         assert_eq!(Iface::EMPTY.role(), None);
+    }
+
+    #[test]
+    fn a_free_id_is_not_an_open_one() {
+        assert!(!PolicyWord::FREE.is_in_use() && PolicyWord::OPEN.is_in_use());
+        assert!(PolicyWord::new(Some(RuleSetId::new(1)), None).is_in_use());
+        assert_eq!(PolicyWord::from_bits(0), PolicyWord::FREE, "what was never written is free");
+    }
+
+    #[test]
+    fn what_was_judged_before_a_pod_was_bound_is_not_its_own() {
+        let bound = |born| Endpoint::new([Addr::UNSPECIFIED; 2], PolicyWord::OPEN, born);
+        assert!(bound(5).has_lived(5) && bound(5).has_lived(6) && !bound(5).has_lived(4));
+        assert!(bound(u32::MAX).has_lived(0) && !bound(0).has_lived(u32::MAX));
+        assert!(!Endpoint::FREE.has_lived(0), "a free id is nobody");
     }
 
     #[test]

@@ -29,4 +29,4 @@ pub mod tunnel;
 pub mod verdict;
 
 /// The version of everything pinned.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

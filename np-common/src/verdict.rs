@@ -1,6 +1,6 @@
 //! Outcomes: every packet ends with a [`Reason`], and every Reason has one row in [`posture`].
 
-use crate::direction::Direction;
+use crate::direction::{Direction, Hook};
 use crate::packet::ParseError;
 use crate::tag::Tag;
 
@@ -31,17 +31,32 @@ impl Verdict {
 }
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal;)*) => {
+    ($($(#[doc = $what:literal])+
+       $name:ident = $number:literal, $text:literal, [$($hook:ident),+] $(, $remedy:literal)?;)*) => {
         /// Why a packet passed or dropped. Numbers are part of the ABI: COUNTERS is indexed by
-        /// them.
+        /// them. Those below 32 pass, the others drop. A new one needs no new ABI version.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
         pub enum Reason {
-            $($(#[$doc])* $name = $number,)*
+            $($(#[doc = $what])+ $name = $number,)*
         }
 
         impl Reason {
+            /// Every Reason there is.
             pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
+
+            /// The greatest number of a Reason.
+            pub const GREATEST: u32 = {
+                let mut greatest = 0;
+                let mut rest = Self::ALL;
+                while let Some((reason, others)) = rest.split_first() {
+                    if *reason as u32 > greatest {
+                        greatest = *reason as u32;
+                    }
+                    rest = others;
+                }
+                greatest
+            };
 
             /// The name shown to users.
             pub const fn name(self) -> &'static str {
@@ -49,77 +64,125 @@ macro_rules! reasons {
                     $(Reason::$name => $text,)*
                 }
             }
+
+            /// The hooks at which a packet can get it.
+            pub const fn hooks(self) -> &'static [Hook] {
+                match self {
+                    $(Reason::$name => &[$(Hook::$hook),+],)*
+                }
+            }
+
+            /// What happened, in the words of its documentation; each line begins with a space.
+            pub const fn what(self) -> &'static str {
+                match self {
+                    $(Reason::$name => concat!($($what),+),)*
+                }
+            }
+
+            /// What a user can do about it; empty where there is nothing to do.
+            pub const fn remedy(self) -> &'static str {
+                match self {
+                    $(Reason::$name => concat!($($remedy)?),)*
+                }
+            }
         }
     };
 }
 
+// Each row: what happened (the documentation), number, name, the hooks at which it can be the
+// outcome, and what a user can do about it. docs/REASONS.md is generated from them.
 reasons! {
-    /// `from_*`: the sender is known; the verdict falls where the packet leaves the node.
-    Entered = 0, "entered";
-    /// `from_*`: answers a flow that is still allowed.
-    Reply = 1, "reply";
-    /// `to_*`: was recognised as a reply where it entered.
-    ReplyPassed = 2, "reply-passed";
-    /// `to_*`: the node itself made the packet.
-    Own = 3, "own";
-    /// `to_pod`: the pod sent it to itself through a Service.
-    Hairpin = 4, "hairpin";
-    /// `to_*`: no policy isolates either end in this direction.
-    NotIsolated = 5, "not-isolated";
-    /// `to_*`: belongs to a flow judged under the current generation.
-    Established = 6, "established";
-    /// `to_*`: judged now, and every isolated end has a rule that allows it.
-    Allowed = 7, "allowed";
-    /// `to_uplink`: its sender's egress has been judged at an inner or stacked device.
-    EgressJudged = 8, "egress-judged";
-    /// `to_uplink`: no pod of this node sent it.
-    Transit = 9, "transit";
-    Arp = 10, "arp";
-    /// Neighbour solicitation or advertisement, router solicitation.
-    NeighborDiscovery = 11, "neighbor-discovery";
-    /// Multicast listener query, report or done.
-    MulticastListener = 12, "multicast-listener";
-    /// The device leads to a container that Kubernetes does not know.
-    Foreign = 13, "foreign";
-    /// The device is not yet known, and the agent was told to let such devices pass.
-    PendingAllowed = 14, "pending-allowed";
+    /// The packet has entered the node. The verdict is taken where it leaves.
+    Entered = 0, "entered", [FromPod, FromUplink];
+    /// The packet answers a flow that is still allowed.
+    Reply = 1, "reply", [FromPod, FromUplink];
+    /// The packet was recognised as a reply, where it entered the node or by its flow.
+    ReplyPassed = 2, "reply-passed", [ToPod, ToUplink];
+    /// The node itself made the packet.
+    Own = 3, "own", [ToPod, ToUplink];
+    /// The pod sent the packet to itself through a Service.
+    Hairpin = 4, "hairpin", [ToPod];
+    /// No policy isolates either end in this direction.
+    NotIsolated = 5, "not-isolated", [ToPod, ToUplink];
+    /// The packet belongs to a flow that was judged under the current generation of policy.
+    Established = 6, "established", [ToPod, ToUplink];
+    /// The packet was judged now, and every isolated end has a rule that allows it.
+    Allowed = 7, "allowed", [ToPod, ToUplink];
+    /// The sender's egress has been judged already, at an inner or stacked device.
+    EgressJudged = 8, "egress-judged", [ToUplink];
+    /// No pod of this node sent the packet.
+    Transit = 9, "transit", [ToUplink];
+    /// An ARP message.
+    Arp = 10, "arp", [FromPod, ToPod, FromUplink, ToUplink];
+    /// A neighbour solicitation or advertisement, or a router solicitation.
+    NeighborDiscovery = 11, "neighbor-discovery", [FromPod, ToPod, FromUplink, ToUplink];
+    /// A multicast listener query, report or done message.
+    MulticastListener = 12, "multicast-listener", [FromPod, ToPod, FromUplink, ToUplink];
+    /// The device leads to a container that is not a pod (`--foreign`), and no pod of this node has
+    /// sent the packet.
+    Foreign = 13, "foreign", [FromPod, ToPod];
+    /// It is not known yet whose device this is, and the agent runs with `--pending allow`.
+    PendingAllowed = 14, "pending-allowed", [FromPod, ToPod];
     /// An uplink carries something that is neither IP nor ARP.
-    NotIp = 15, "not-ip";
+    NotIp = 15, "not-ip", [FromUplink, ToUplink];
     /// An ICMP error about a packet of a flow that is still allowed.
-    Related = 16, "related";
+    Related = 16, "related", [FromPod, ToPod, FromUplink, ToUplink];
 
-    /// No egress rule of the sending pod allows it.
-    EgressDenied = 32, "egress-denied";
-    /// No ingress rule of the receiving pod allows it.
-    IngressDenied = 33, "ingress-denied";
-    /// A fragment to or from an isolated pod, and no first one went before it: its ports are not
-    /// known.
-    Fragment = 34, "fragment";
-    /// An ICMP error to or from an isolated pod, about a packet of no flow that is known.
-    IcmpError = 35, "icmp-error";
-    /// The device is not yet known to be a pod's.
-    Pending = 36, "pending";
-    /// The pod sent from an address that is not its own, nor one that it may forward for.
-    SourceAddress = 37, "source-address";
-    /// A packet from outside claims the address of a pod on this node.
-    ForgedSource = 38, "forged-source";
-    /// A pod sent something that is neither IPv4, IPv6 nor ARP.
-    Ethertype = 39, "ethertype";
+    /// No egress rule of the sending pod allows the packet.
+    EgressDenied = 32, "egress-denied", [FromPod, ToPod, FromUplink, ToUplink],
+        "Ask `np-agent explain` about the connection: it names the policies that isolate the pod, and the rules that nearly match.";
+    /// No ingress rule of the receiving pod allows the packet.
+    IngressDenied = 33, "ingress-denied", [FromPod, ToPod, ToUplink],
+        "Ask `np-agent explain` about the connection: it names the policies that isolate the pod, and the rules that nearly match.";
+    /// A fragment after the first, to or from an isolated pod. Its first fragment has not been seen,
+    /// so its ports are not known.
+    Fragment = 34, "fragment", [ToPod, ToUplink],
+        "Nothing if it is rare: later datagrams of the same connection pass. Conntrack on the node, which every kube-proxy brings, puts fragments in order. A rule without `ports` lets any fragment pass.";
+    /// An ICMP error to or from an isolated pod, about a packet that belongs to no known flow.
+    IcmpError = 35, "icmp-error", [ToPod, ToUplink],
+        "Nothing: errors about connections that policy allows pass as `related`.";
+    /// It is not known yet which pod the device belongs to.
+    Pending = 36, "pending", [FromPod, ToPod],
+        "Read the device's line in `np-agent status`: WHY says what is missing. Name containers that are not pods with `--foreign`, and an uplink with `--uplink`.";
+    /// The pod sent from an address that is neither its own nor one that it may forward for.
+    SourceAddress = 37, "source-address", [FromPod],
+        "If the pod forwards for others, name their addresses in its annotation `np-agent.io/source-prefixes` and permit the range with `--source-prefixes`. A pod cannot use DHCP: use an IPAM that runs on the node.";
+    /// A packet from outside, or from an unknown sender, claims the address of a pod on this node.
+    ForgedSource = 38, "forged-source", [ToPod, FromUplink, ToUplink],
+        "Find the sender with `tcpdump -e -n -i DEVICE`. If a load balancer outside the node keeps the pod's address, use the Service's cluster address instead. If pods of this node are hit, read what `np-agent status` says about devices and programs of others.";
+    /// A packet from or to a pod is neither IPv4, IPv6 nor ARP.
+    Ethertype = 39, "ethertype", [FromPod, ToPod],
+        "Nothing: no policy can allow it. Turn off what sends it.";
     /// A pod sent a router advertisement or a redirect.
-    RouterClaim = 40, "router-claim";
+    RouterClaim = 40, "router-claim", [FromPod],
+        "Nothing: no policy can allow it. Set the route at its receivers instead.";
     /// A header is cut off, contradicts itself, or could not be read.
-    Malformed = 41, "malformed";
-    /// More IPv6 extension headers than are followed.
-    ExtensionHeaders = 42, "extension-headers";
-    /// A packet that a pod of this node wrapped itself came out of the node's tunnel.
-    TunnelForged = 43, "tunnel-forged";
-    /// `to_uplink`: a pod wrapped it itself, for a tunnel of the nodes to unwrap.
-    TunnelFromPod = 44, "tunnel-from-pod";
-    /// A pod claimed, by ARP or a neighbour advertisement, an address that it may not send from.
-    AddressClaim = 45, "address-claim";
-    /// `to_uplink`: policy-based IPsec of the node wrapped it before it was seen, and its sender is
-    /// isolated: where it goes cannot be told.
-    Unjudgeable = 46, "unjudgeable";
+    Malformed = 41, "malformed", [FromPod, ToPod, ToUplink],
+        "Look at the packet with `tcpdump -e -n -v -i DEVICE` and fix its sender.";
+    /// The packet has more IPv6 extension headers than are followed.
+    ExtensionHeaders = 42, "extension-headers", [FromPod, ToPod, ToUplink],
+        "Nothing: no policy can allow it. Turn off what adds so many headers.";
+    /// A packet that a pod of this node wrapped itself came out of a tunnel of the node.
+    TunnelForged = 43, "tunnel-forged", [FromUplink],
+        "Look at what the pod runs: it tried to send in the name of another pod. A tunnel of the pod's own must use a port that no tunnel of the node has.";
+    /// A pod wrapped the packet itself, for a tunnel of the nodes to unwrap.
+    TunnelFromPod = 44, "tunnel-from-pod", [FromPod, ToPod, FromUplink, ToUplink],
+        "Give a tunnel of the pod's own a port that neither a tunnel of the node nor `--tunnel-port` has.";
+    /// A pod claimed, by ARP or neighbour discovery, an address that it may not send from.
+    AddressClaim = 45, "address-claim", [FromPod],
+        "As for `source-address`. A pod's IPv6 link-local address must be formed from its hardware address, which is the kernel's default.";
+    /// Policy-based IPsec of the node wrapped the packet before it was seen, and its sender is
+    /// isolated for egress. Where the packet goes cannot be known.
+    Unjudgeable = 46, "unjudgeable", [ToUplink],
+        "Use WireGuard or xfrm interfaces between nodes; `np-agent check` counts the policies of IPsec that hide packets.";
+    /// The frame is for another port of the bridge, or for a host behind the pod that the pod may
+    /// not forward for, and one end is isolated.
+    NotAddressed = 47, "not-addressed", [ToPod],
+        "Nothing if it is rare: a bridge floods frames while it does not know their receiver. If the pod forwards for others, see `source-address`.";
+    /// The node forwards the packet, and nothing shows any more who sent it: something has
+    /// overwritten its tag, or the device by which it entered has no role.
+    UnknownSender = 48, "unknown-sender", [ToPod, ToUplink],
+        "Read what `np-agent status` says about programs of others and about devices without programs.";
 }
 
 impl Reason {
@@ -176,6 +239,18 @@ pub const fn posture(reason: Reason) -> Action {
         | Reason::TunnelForged
         | Reason::TunnelFromPod
         | Reason::AddressClaim
-        | Reason::Unjudgeable => Action::Drop,
+        | Reason::Unjudgeable
+        | Reason::NotAddressed
+        | Reason::UnknownSender => Action::Drop,
     }
 }
+
+/// Drops are told from passes by their numbers where nothing else is known.
+const _: () = {
+    let mut rest = Reason::ALL;
+    while let Some((reason, others)) = rest.split_first() {
+        let passes = matches!(posture(*reason), Action::Pass);
+        assert!(((*reason as u8) < 32) == passes);
+        rest = others;
+    }
+};

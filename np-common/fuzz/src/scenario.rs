@@ -6,8 +6,8 @@ use arbitrary::Arbitrary;
 #[derive(Arbitrary, Clone, Debug)]
 pub struct Scenario {
     pub generation: u32,
-    /// In kernel ticks.
-    pub start: u32,
+    /// In kernel ticks, modulo what 32 bits of 256 ticks hold.
+    pub start: u64,
     pub hz: u8,
     pub pending_allowed: bool,
     pub endpoints: [Endpoint; 3],
@@ -23,7 +23,8 @@ pub struct Scenario {
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub struct Endpoint {
-    /// Which families it has (bits 0 and 1), which directions are isolated (bits 2 and 3).
+    /// Which families it has (bits 0 and 1), which directions are isolated (bits 2 and 3), whose
+    /// addresses it has (bits 4 and 5), whether the id is free (bits 6 and 7, both set).
     pub flags: u8,
     pub ingress: u8,
     pub egress: u8,
@@ -58,6 +59,14 @@ pub enum Step {
     },
     AddRule(Rule),
     RemoveRules,
+    /// An endpoint's pod goes.
+    Free(u8),
+    /// Another pod gets an endpoint that is free, and a device.
+    Bind {
+        endpoint: u8,
+        to: Endpoint,
+        device: u8,
+    },
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -65,7 +74,10 @@ pub struct Arrival {
     pub hook: u8,
     pub ifindex: u8,
     pub ingress_ifindex: u8,
+    pub socket: bool,
     pub tag: u8,
+    /// What else may be written there.
+    pub bits: u16,
     pub ethertype: u8,
     pub packet: Packet,
 }
@@ -75,8 +87,11 @@ pub struct Packet {
     /// To an earlier packet: the same tuple, its reverse, or an error about either.
     pub relation: u8,
     pub tuple: Tuple,
-    /// TCP flags, or the type of an ICMP message.
+    /// TCP flags, the type of an ICMP message, the operation of ARP.
     pub flags: u8,
+    /// Whether a message between neighbours has the form of its RFC, and which of its lengths; whether
+    /// the frame is to a group.
+    pub form: u8,
     pub hop_limit: u8,
     pub fragment: u8,
     /// IPv4 options or IPv6 extension headers.

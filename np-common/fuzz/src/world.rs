@@ -1,13 +1,14 @@
 //! A node's maps, small enough to be copied for every packet.
 
 use std::cell::RefCell;
+use std::fmt;
 
 use np_common::addr::Addr;
 use np_common::config::Config;
-use np_common::decide::Maps;
+use np_common::decide::{Case, Maps};
 use np_common::direction::Direction;
 use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord, Role};
-use np_common::flow::{Flow, FlowKey};
+use np_common::flow::{Denied, Flow, FlowKey, Time};
 use np_common::fragment::{FragmentKey, PortPair};
 use np_common::rules::{ClassId, RuleKey, RuleSetId};
 use np_common::tunnel::{Encapsulation, GRE, IPIP, SIT};
@@ -57,7 +58,8 @@ pub fn port(choice: u8) -> u16 {
     PORTS[usize::from(choice) % PORTS.len()]
 }
 
-const IDS: [EndpointId; 3] = [EndpointId::new(1), EndpointId::new(2), EndpointId::MAX];
+/// The last one is the greatest there is.
+pub const IDS: [EndpointId; 3] = [EndpointId::new(1), EndpointId::new(2), EndpointId::MAX];
 
 pub fn endpoint_id(choice: u8) -> EndpointId {
     IDS[usize::from(choice) % IDS.len()]
@@ -117,6 +119,8 @@ fn known(index: usize) -> Addr {
 pub struct World {
     config: Config,
     endpoints: [Endpoint; 3],
+    /// Which life each id is in: it is another's each time it is bound, and nobody's in between.
+    lives: [u32; 3],
     ifaces: [Iface; 6],
     classes: [ClassId; 16],
     alias: (Addr, EndpointId),
@@ -125,30 +129,41 @@ pub struct World {
     rules: Vec<Rule>,
     tunnels: u8,
     pub flows: RefCell<Vec<(FlowKey, Flow)>>,
+    pub denied: RefCell<Vec<(FlowKey, Denied)>>,
     pub fragments: RefCell<Vec<(FragmentKey, PortPair)>>,
+    scratch: Scratch,
 }
+
+/// The place of a case: what a packet leaves there is nothing to the next.
+#[derive(Clone)]
+struct Scratch(RefCell<Case>);
+
+impl fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("_")
+    }
+}
+
+impl PartialEq for Scratch {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Scratch {}
 
 impl World {
     pub fn new(scenario: &Scenario) -> Self {
-        let mut index = 0;
-        let endpoints = scenario.endpoints.map(|choice| {
-            let has = |family: usize| choice.flags >> family & 1 != 0;
-            let addr = |family| {
-                if has(family) { known(index + 8 * family) } else { Addr::UNSPECIFIED }
-            };
-            let addrs = [addr(0), addr(1)];
-            index += 1;
-            Endpoint { addrs, policy: policy(choice) }
-        });
         let mut ifindex = 0;
         let ifaces = scenario.devices.map(|device| {
             ifindex += 1;
             iface(ifindex, device)
         });
         let (addr, owner) = scenario.alias;
-        Self {
+        let mut world = Self {
             config: Config::new(scenario.generation, scenario.pending_allowed),
-            endpoints,
+            endpoints: [Endpoint::FREE; 3],
+            lives: [0; 3],
             ifaces,
             classes: scenario.classes.map(class),
             alias: (known(usize::from(addr % 16)), endpoint_id(owner)),
@@ -156,12 +171,84 @@ impl World {
             rules: scenario.rules.iter().copied().take(16).map(Rule::of).collect(),
             tunnels: scenario.tunnels,
             flows: RefCell::default(),
+            denied: RefCell::default(),
             fragments: RefCell::default(),
+            scratch: Scratch(RefCell::new(Case::EMPTY)),
+        };
+        for (at, choice) in scenario.endpoints.into_iter().enumerate() {
+            if choice.flags >> 6 != 3 {
+                world.occupy(at, choice);
+            }
         }
+        world
+    }
+
+    /// Another pod gets the id: it is its own from this generation on.
+    fn occupy(&mut self, at: usize, choice: scenario::Endpoint) {
+        let whose = (at + usize::from(choice.flags >> 4 & 3)) % IDS.len();
+        let addr = |family: usize| {
+            let addr = known(whose + 8 * family);
+            let wanted = choice.flags >> family & 1 != 0;
+            if wanted && self.local(&addr).is_none() { addr } else { Addr::UNSPECIFIED }
+        };
+        let addrs = [addr(0), addr(1)];
+        self.endpoints[at] = Endpoint::new(addrs, policy(choice), self.config.generation());
+        self.lives[at] += 1;
+    }
+
+    /// The pod goes: its device and addresses first, then the generation rises.
+    pub fn free(&mut self, endpoint: u8) {
+        let at = usize::from(endpoint) % IDS.len();
+        if !self.endpoints[at].policy.is_in_use() {
+            return;
+        }
+        self.endpoints[at] = Endpoint::FREE;
+        self.lives[at] += 1;
+        for iface in &mut self.ifaces {
+            if iface.role() == Some(Role::Pod) && iface.endpoint() == IDS[at] {
+                *iface = Iface::EMPTY;
+            }
+        }
+        let nobody = (Addr::UNSPECIFIED, EndpointId::NONE);
+        if self.alias.1 == IDS[at] {
+            self.alias = nobody;
+        }
+        if self.forwarded.0 == IDS[at] {
+            self.forwarded = (nobody.1, nobody.0);
+        }
+        self.next_generation();
+    }
+
+    /// A free id is bound; nothing that is there before the generation rises is of the new pod.
+    pub fn bind(&mut self, endpoint: u8, to: scenario::Endpoint, device: u8) {
+        let at = usize::from(endpoint) % IDS.len();
+        if self.endpoints[at].policy.is_in_use() {
+            return;
+        }
+        self.next_generation();
+        self.occupy(at, to);
+        let slot = usize::from(device) % self.ifaces.len();
+        self.ifaces[slot] = Iface::new(slot as u32 + 1, Role::Pod, IDS[at]);
+    }
+
+    /// Which life the id is in; 0 for what is no pod's.
+    pub fn life(&self, id: EndpointId) -> u32 {
+        IDS.iter().position(|own| *own == id).map_or(0, |at| self.lives[at])
+    }
+
+    /// The same tables without some flows, and with nothing in the place of a case.
+    pub fn without(&self, dead: impl Fn(&FlowKey) -> bool) -> Self {
+        let world = self.clone();
+        world.flows.borrow_mut().retain(|(key, _)| !dead(key));
+        *world.scratch.0.borrow_mut() = Case::EMPTY;
+        world
     }
 
     pub fn change(&mut self, endpoint: u8, to: scenario::Endpoint, tunnels: u8) {
-        self.endpoints[usize::from(endpoint) % IDS.len()].policy = policy(to);
+        let own = &mut self.endpoints[usize::from(endpoint) % IDS.len()];
+        if own.policy.is_in_use() {
+            own.policy = policy(to);
+        }
         self.tunnels = tunnels;
         self.next_generation();
     }
@@ -190,14 +277,19 @@ impl World {
         !self.rules.is_empty()
     }
 
+    /// Whether policy has a say about an end. Nobody allows a free id anything.
     pub fn is_isolated(&self, subject: EndpointId, direction: Direction) -> bool {
-        self.policy(subject).rule_set(direction).is_some()
+        let policy = self.policy(subject);
+        !subject.is_none() && (!policy.is_in_use() || policy.rule_set(direction).is_some())
     }
 
     /// What policy says of a tuple at one end, without tries: some rule for the peer's class or for
     /// everyone. True for an end that is not isolated.
     pub fn permits(&self, subject: EndpointId, direction: Direction, key: &FlowKey) -> bool {
-        let Some(rule_set) = self.policy(subject).rule_set(direction) else { return true };
+        if !self.is_isolated(subject, direction) {
+            return true;
+        }
+        let Some(rule_set) = self.policy(subject).rule_set(direction) else { return false };
         let peer = match direction {
             Direction::Ingress => key.src,
             Direction::Egress => key.dst,
@@ -237,6 +329,7 @@ fn iface(ifindex: u32, device: scenario::Device) -> Iface {
         1..=3 => Iface::new(ifindex, Role::Pod, endpoint_id(device.endpoint)),
         4 => Iface::new(ifindex, Role::Pending, none),
         5 => Iface::new(ifindex, Role::Foreign, none),
+        6 if device.endpoint >= 128 => Iface::new(ifindex, Role::Stacked, none),
         6 => Iface::new(ifindex, Role::Uplink, none),
         _ => Iface::new(ifindex, Role::Tunnel, none),
     };
@@ -259,12 +352,17 @@ impl Maps for World {
 
     fn policy(&self, id: EndpointId) -> PolicyWord {
         let at = IDS.iter().position(|own| *own == id);
-        at.map_or(PolicyWord::OPEN, |at| self.endpoints[at].policy)
+        at.map_or(PolicyWord::FREE, |at| self.endpoints[at].policy)
+    }
+
+    fn has_lived(&self, id: EndpointId, generation: u32) -> bool {
+        let at = IDS.iter().position(|own| *own == id);
+        at.is_some_and(|at| self.endpoints[at].has_lived(generation))
     }
 
     fn local(&self, addr: &Addr) -> EndpointId {
         let (alias, owner) = self.alias;
-        if *addr == alias {
+        if *addr == alias && self.policy(owner).is_in_use() {
             return owner;
         }
         IDS.into_iter().find(|id| self.owns(*id, addr)).unwrap_or(EndpointId::NONE)
@@ -300,6 +398,19 @@ impl Maps for World {
 
     fn record(&self, key: &FlowKey, flow: Flow) {
         put(&mut self.flows.borrow_mut(), *key, flow);
+    }
+
+    fn denied(&self, key: &FlowKey, time: Time) -> bool {
+        let mut denied = self.denied.borrow_mut();
+        denied.iter_mut().find(|(known, _)| known == key).is_some_and(|(_, it)| it.counts(time))
+    }
+
+    fn record_denied(&self, key: &FlowKey, time: Time) {
+        put(&mut self.denied.borrow_mut(), *key, Denied::new(time));
+    }
+
+    fn with_case<T>(&self, f: impl FnOnce(&mut Case) -> T) -> Option<T> {
+        Some(f(&mut self.scratch.0.borrow_mut()))
     }
 
     fn ports(&self, key: &FragmentKey) -> Option<PortPair> {

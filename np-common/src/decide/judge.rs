@@ -1,6 +1,7 @@
 //! The judgement: what policy, and the node's tunnels, say of a tuple.
 
 use super::Maps;
+use super::case::Case;
 use crate::addr::Addr;
 use crate::direction::Direction;
 use crate::endpoint::EndpointId;
@@ -40,21 +41,19 @@ pub enum Judged {
 
 /// The sender's egress to the destination, and the receiver's ingress from the source: both must
 /// allow. An end that is no local pod has no say.
-#[inline(always)]
-pub fn judge<M: Maps>(
-    maps: &M,
-    tuple: &Tuple,
-    source: EndpointId,
-    destination: EndpointId,
-) -> Result<Judged, Direction> {
+///
+/// A function of its own also in the kernel, as [`crate::packet::parse_into`].
+#[inline(never)]
+pub fn judge<M: Maps>(maps: &M, case: &Case) -> Result<Judged, Direction> {
+    let tuple = &Tuple::of(&case.key);
     let mut judged = Judged::Open;
-    if let Some(allowed) = side(maps, tuple, source, Direction::Egress, &tuple.dst) {
+    if let Some(allowed) = side(maps, tuple, case.subject, Direction::Egress, &tuple.dst) {
         if !allowed {
             return Err(Direction::Egress);
         }
         judged = Judged::Allowed;
     }
-    if let Some(allowed) = side(maps, tuple, destination, Direction::Ingress, &tuple.src) {
+    if let Some(allowed) = side(maps, tuple, case.destination, Direction::Ingress, &tuple.src) {
         if !allowed {
             return Err(Direction::Ingress);
         }
@@ -63,10 +62,13 @@ pub fn judge<M: Maps>(
     Ok(judged)
 }
 
-/// Whether either end has a say at all.
+/// Whether either end has a say at all. An id that is free, of a pod that is gone, allows nothing.
 #[inline(always)]
 pub fn isolated<M: Maps>(maps: &M, source: EndpointId, destination: EndpointId) -> bool {
-    let has = |id, direction| maps.policy(id).rule_set(direction).is_some();
+    let has = |id: EndpointId, direction| {
+        let policy = maps.policy(id);
+        !id.is_none() && (!policy.is_in_use() || policy.rule_set(direction).is_some())
+    };
     has(source, Direction::Egress) || has(destination, Direction::Ingress)
 }
 
@@ -82,7 +84,11 @@ fn side<M: Maps>(
     if subject.is_none() {
         return None;
     }
-    let rule_set = maps.policy(subject).rule_set(direction)?;
+    let policy = maps.policy(subject);
+    if !policy.is_in_use() {
+        return Some(false);
+    }
+    let rule_set = policy.rule_set(direction)?;
     let class = maps.class(peer);
     let allows = |class| maps.allows(&RuleKey::new(rule_set, class, tuple.protocol, tuple.port));
     // What a rule set allows everyone is written once, under no class: most classes then need no

@@ -1,15 +1,21 @@
 //! The packet parser: from bytes to what policy needs to know, and no further.
 //!
-//! Headers are copied at checked offsets through [`PacketReader`]; what cannot be read is an
-//! error, never "not IP": a hostile pod can send a packet of 14 readable bytes.
+//! Headers are read at checked offsets through [`PacketReader`]; what cannot be read is an error,
+//! never "not IP": a hostile pod can send a packet of 14 readable bytes. Bytes behind the end of the
+//! IP packet are not part of it, and no header is read from them.
 
+mod arp;
+mod neighbor;
 mod quote;
 
+pub use arp::arp_sender;
+pub use neighbor::{claimed, proves_link_local, tentative};
 pub use quote::quoted;
 
 use crate::addr::Addr;
 use crate::flow::FlowKey;
 use crate::fragment::PortPair;
+use crate::tunnel::Encapsulation;
 
 pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
@@ -41,6 +47,9 @@ pub trait PacketReader {
     /// The same for the headers that every packet has, as words in memory order, where there may be a
     /// faster way. The kernel's verifier must see a bound of the offset.
     fn read_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]>;
+
+    /// How long the packet is, in bytes from its start.
+    fn length(&self) -> u32;
 }
 
 impl PacketReader for [u8] {
@@ -57,6 +66,10 @@ impl PacketReader for [u8] {
         words.iter_mut().zip(chunks).for_each(|(word, chunk)| *word = u32::from_ne_bytes(*chunk));
         Some(words)
     }
+
+    fn length(&self) -> u32 {
+        self.len() as u32
+    }
 }
 
 /// What stands behind the link layer.
@@ -71,7 +84,7 @@ pub enum Frame {
 pub struct Packet {
     pub src: Addr,
     pub dst: Addr,
-    /// PortPair in network order, 0 where the protocol has none. An echo has its id as the asking
+    /// Ports in network byte order, 0 where the protocol has none. An echo has its id as the asking
     /// side's port and [`ECHO`] as the answering side's, so that an answer is its request's
     /// reverse and a request never is.
     pub sport: u16,
@@ -107,14 +120,16 @@ pub enum Kind {
     /// A fragment after the first, as long as its ports are not known.
     Fragment,
     IcmpError,
-    /// Neighbour and router solicitation, from the same link.
+    /// Neighbour and router solicitation, in the form that only a host on the link can send.
     NeighborDiscovery,
-    /// Neighbour advertisement, from the same link.
+    /// Neighbour advertisement, in that form.
     NeighborClaim,
     /// Router advertisement, redirect of either family.
     RouterClaim,
-    /// Multicast listener messages, from the same link.
-    MulticastListener,
+    /// A router's query for multicast listeners, in that form.
+    ListenerQuery,
+    /// A listener's report or goodbye, in that form.
+    ListenerReport,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +144,20 @@ pub enum ParseError {
 pub const EXTENSION_HEADERS: usize = 6;
 
 impl Packet {
+    /// What nothing has been read of yet.
+    pub const EMPTY: Packet = Packet {
+        src: Addr::UNSPECIFIED,
+        dst: Addr::UNSPECIFIED,
+        sport: 0,
+        dport: 0,
+        protocol: 0,
+        tcp_flags: 0,
+        kind: Kind::Flow,
+        piece: Piece::Whole,
+        datagram: 0,
+        body: 0,
+    };
+
     #[inline(always)]
     pub const fn flow_key(&self) -> FlowKey {
         FlowKey {
@@ -138,6 +167,12 @@ impl Packet {
             dport: self.dport,
             protocol: self.protocol as u32,
         }
+    }
+
+    /// Whether it is one of the first packets of a TCP connection, from either side.
+    #[inline(always)]
+    pub const fn has_syn(&self) -> bool {
+        self.protocol == TCP && self.tcp_flags & SYN != 0
     }
 
     /// What the first fragment leaves for the later ones.
@@ -155,47 +190,88 @@ impl Packet {
     }
 }
 
-/// Parses the packet whose network header lies at `offset`.
-#[inline(always)]
+/// What is behind the link layer, without the packet itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    Ip,
+    Arp,
+    Other,
+}
+
+/// Parses the packet whose network header is at `offset`, and writes what it says to where that is to
+/// be. After an error there is something there, and it means nothing.
+///
+/// A function of its own also in the kernel: all its memory is free again behind it, of which a
+/// program has no more than 512 bytes.
+#[inline(never)]
+pub fn parse_into<R: PacketReader + ?Sized>(
+    reader: &R,
+    ethertype: u16,
+    offset: u32,
+    packet: &mut Packet,
+) -> Result<Layer, ParseError> {
+    match ethertype {
+        ETH_P_IPV4 => parse_v4(reader, offset, packet)?,
+        ETH_P_IPV6 => parse_v6(reader, offset, packet)?,
+        ETH_P_ARP => return Ok(Layer::Arp),
+        _ => return Ok(Layer::Other),
+    }
+    Ok(Layer::Ip)
+}
+
+/// Parses the packet whose network header is at `offset`.
 pub fn parse<R: PacketReader + ?Sized>(
     reader: &R,
     ethertype: u16,
     offset: u32,
 ) -> Result<Frame, ParseError> {
-    match ethertype {
-        ETH_P_IPV4 => Ok(Frame::Ip(parse_v4(reader, offset)?)),
-        ETH_P_IPV6 => Ok(Frame::Ip(parse_v6(reader, offset)?)),
-        ETH_P_ARP => Ok(Frame::Arp),
-        _ => Ok(Frame::Other),
-    }
+    let mut packet = Packet::EMPTY;
+    Ok(match parse_into(reader, ethertype, offset, &mut packet)? {
+        Layer::Ip => Frame::Ip(packet),
+        Layer::Arp => Frame::Arp,
+        Layer::Other => Frame::Other,
+    })
+}
+
+/// Whether a packet could be one that a tunnel unwraps, by as little of it as tells.
+#[inline(always)]
+pub fn may_wrap<R: PacketReader + ?Sized>(reader: &R, ethertype: u16, offset: u32) -> bool {
+    let [protocol]: [u8; 1] = match ethertype {
+        ETH_P_IPV4 => reader.read(offset.wrapping_add(9)).unwrap_or_default(),
+        ETH_P_IPV6 => reader.read(offset.wrapping_add(6)).unwrap_or_default(),
+        _ => return false,
+    };
+    Encapsulation::has(protocol) || ethertype == ETH_P_IPV6 && is_extension_header(protocol)
 }
 
 #[inline(always)]
-fn parse_v4<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Result<Packet, ParseError> {
+fn parse_v4<R: PacketReader + ?Sized>(
+    reader: &R,
+    offset: u32,
+    packet: &mut Packet,
+) -> Result<(), ParseError> {
     let [first, second, third, src, dst] =
         reader.read_words(offset).ok_or(ParseError::Malformed)?;
     let [version_ihl, _, len0, len1] = first.to_ne_bytes();
     let [id0, id1, frag0, frag1] = second.to_ne_bytes();
     let [_, protocol, _, _] = third.to_ne_bytes();
     let header_len = u32::from(version_ihl & 0xf) * 4;
-    if version_ihl >> 4 != 4
-        || header_len < 20
-        || u32::from(u16::from_be_bytes([len0, len1])) < header_len
-    {
+    let total_len = u32::from(u16::from_be_bytes([len0, len1]));
+    if version_ihl >> 4 != 4 || header_len < 20 || total_len < header_len {
         return Err(ParseError::Malformed);
     }
     let fragment = u16::from_be_bytes([frag0, frag1]);
     let id = u32::from(u16::from_be_bytes([id0, id1]));
-    let upper = Upper {
+    let (offset, left) = (offset.wrapping_add(header_len), total_len.wrapping_sub(header_len));
+    *packet = Packet {
         src: Addr::from_v4(src.to_ne_bytes()),
         dst: Addr::from_v4(dst.to_ne_bytes()),
         protocol,
-        offset: offset.wrapping_add(header_len),
         piece: piece(fragment & 0x1fff, fragment & 0x2000 != 0),
         datagram: id,
-        hop_limit: 0,
+        ..Packet::EMPTY
     };
-    parse_upper(reader, &upper)
+    parse_upper(reader, &Upper { offset, left, v6: None }, packet)
 }
 
 /// A fragment by its offset and whether more follow.
@@ -209,10 +285,14 @@ const fn piece(offset: u16, more: bool) -> Piece {
 }
 
 #[inline(always)]
-fn parse_v6<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Result<Packet, ParseError> {
+fn parse_v6<R: PacketReader + ?Sized>(
+    reader: &R,
+    offset: u32,
+    packet: &mut Packet,
+) -> Result<(), ParseError> {
     let [first, second] = reader.read_words(offset).ok_or(ParseError::Malformed)?;
     let [version, _, _, _] = first.to_ne_bytes();
-    let [_, _, mut next, hop_limit] = second.to_ne_bytes();
+    let [len0, len1, mut next, hop_limit] = second.to_ne_bytes();
     if version >> 4 != 6 {
         return Err(ParseError::Malformed);
     }
@@ -220,8 +300,15 @@ fn parse_v6<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Result<Packet,
     let dst = reader.read_words(offset.wrapping_add(24)).ok_or(ParseError::Malformed)?;
     let src = not_mapped(Addr::from_v6_words(src)).ok_or(ParseError::Malformed)?;
     let dst = not_mapped(Addr::from_v6_words(dst)).ok_or(ParseError::Malformed)?;
+    *packet = Packet { src, dst, ..Packet::EMPTY };
 
+    let payload_len = u32::from(u16::from_be_bytes([len0, len1]));
+    // RFC 2675: a jumbo payload has its length in an option. The kernel sends itself such packets
+    // (big TCP); there the frame's end is the packet's.
+    let payload_len = if payload_len == 0 { MOST_BYTES } else { payload_len };
+    let start = offset;
     let mut offset = offset.wrapping_add(40);
+    let mut passed = 0u32;
     let mut piece = Piece::Whole;
     let mut datagram = 0;
     let mut followed = 0;
@@ -244,10 +331,20 @@ fn parse_v6<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Result<Packet,
             _ => (u32::from(len) + 1) * 8,
         };
         offset = offset.wrapping_add(step);
+        passed = passed.wrapping_add(step);
         next = after;
     }
-    parse_upper(reader, &Upper { src, dst, protocol: next, offset, piece, datagram, hop_limit })
+    if passed > payload_len {
+        return Err(ParseError::Malformed);
+    }
+    let left = payload_len.wrapping_sub(passed);
+    let v6 = Some(Link { hop_limit, followed, options: passed, start });
+    (packet.protocol, packet.piece, packet.datagram) = (next, piece, datagram);
+    parse_upper(reader, &Upper { offset, left, v6 }, packet)
 }
+
+/// More than any packet has.
+const MOST_BYTES: u32 = 1 << 24;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -266,64 +363,82 @@ const fn not_mapped(addr: Addr) -> Option<Addr> {
     if addr.is_v4() { None } else { Some(addr) }
 }
 
-/// An IP header, read: what the transport header is to be read by.
+/// Where the transport header is, and what is known of the way there.
 struct Upper {
-    src: Addr,
-    dst: Addr,
-    protocol: u8,
     offset: u32,
-    piece: Piece,
-    datagram: u32,
+    /// How many bytes the IP packet has from there on.
+    left: u32,
+    v6: Option<Link>,
+}
+
+/// What an IPv6 header says about whether its sender is on the link.
+#[derive(Clone, Copy)]
+struct Link {
     hop_limit: u8,
+    /// How many extension headers there are.
+    followed: usize,
+    /// The bytes of extension headers.
+    options: u32,
+    /// Where the IPv6 header is.
+    start: u32,
 }
 
 #[inline(always)]
-fn parse_upper<R: PacketReader + ?Sized>(reader: &R, upper: &Upper) -> Result<Packet, ParseError> {
-    let &Upper { src, dst, protocol, offset, piece, datagram, hop_limit } = upper;
-    let bare = Packet {
-        src,
-        dst,
-        sport: 0,
-        dport: 0,
-        protocol,
-        tcp_flags: 0,
-        kind: Kind::Flow,
-        piece,
-        datagram,
-        body: 0,
-    };
-    if piece == Piece::Later {
-        return Ok(Packet { kind: Kind::Fragment, ..bare });
+fn parse_upper<R: PacketReader + ?Sized>(
+    reader: &R,
+    upper: &Upper,
+    packet: &mut Packet,
+) -> Result<(), ParseError> {
+    let &Upper { offset, left, v6 } = upper;
+    if packet.piece == Piece::Later {
+        packet.kind = Kind::Fragment;
+        return Ok(());
     }
-    match protocol {
-        TCP => {
+    match packet.protocol {
+        TCP if left >= 16 => {
             let [ports, _, _, flags] = reader.read_words(offset).ok_or(ParseError::Malformed)?;
-            let [sport, dport] = halves(ports);
-            let [_, tcp_flags, _, _] = flags.to_ne_bytes();
-            Ok(Packet { sport, dport, tcp_flags, ..bare })
+            [packet.sport, packet.dport] = halves(ports);
+            [_, packet.tcp_flags, _, _] = flags.to_ne_bytes();
         }
-        UDP | SCTP => {
+        UDP | SCTP if left >= 4 => {
             let [ports] = reader.read_words(offset).ok_or(ParseError::Malformed)?;
-            let [sport, dport] = halves(ports);
-            Ok(Packet { sport, dport, ..bare })
+            [packet.sport, packet.dport] = halves(ports);
         }
-        ICMP | ICMPV6 => {
+        ICMP | ICMPV6 if left >= 8 => {
             let [first, second] = reader.read_words(offset).ok_or(ParseError::Malformed)?;
-            let [message, _, _, _] = first.to_ne_bytes();
+            let [message, code, _, _] = first.to_ne_bytes();
             let [id, _] = halves(second);
-            let icmp =
-                if protocol == ICMP { icmp_v4(message) } else { icmp_v6(message, hop_limit) };
-            Ok(match icmp {
-                Icmp::EchoRequest => Packet { sport: id, dport: ECHO, ..bare },
-                Icmp::EchoReply => Packet { sport: ECHO, dport: id, ..bare },
-                Icmp::Is(kind @ (Kind::IcmpError | Kind::NeighborClaim)) => {
-                    Packet { kind, body: offset.wrapping_add(8), ..bare }
+            let id = echo_id(id);
+            let icmp = match v6 {
+                Some(link) if packet.protocol == ICMPV6 => {
+                    neighbor::icmp_v6(reader, packet, upper, &link, [message, code])
                 }
-                Icmp::Is(kind) => Packet { kind, ..bare },
-            })
+                // Neither protocol means anything in the other family: no receiver takes it for more
+                // than bytes.
+                None if packet.protocol == ICMP => icmp_v4(message),
+                _ => Icmp::Is(Kind::Flow),
+            };
+            match icmp {
+                Icmp::EchoRequest => (packet.sport, packet.dport) = (id, ECHO),
+                Icmp::EchoReply => (packet.sport, packet.dport) = (ECHO, id),
+                Icmp::Is(kind) => {
+                    packet.kind = kind;
+                    if matches!(kind, Kind::IcmpError | Kind::NeighborClaim) {
+                        packet.body = offset.wrapping_add(8);
+                    }
+                }
+            }
         }
-        _ => Ok(bare),
+        TCP | UDP | SCTP | ICMP | ICMPV6 => return Err(ParseError::Malformed),
+        _ => {}
     }
+    Ok(())
+}
+
+/// An echo's id, but never that of the answering side's "port": a request would be its own reverse.
+#[inline(always)]
+const fn echo_id(id: u16) -> u16 {
+    if id == ECHO { 0 } else { id }
 }
 
 /// A word's two halves, in memory order all three.
@@ -331,23 +446,6 @@ fn parse_upper<R: PacketReader + ?Sized>(reader: &R, upper: &Upper) -> Result<Pa
 const fn halves(word: u32) -> [u16; 2] {
     let [a, b, c, d] = word.to_ne_bytes();
     [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]
-}
-
-/// The address that an ARP packet says is its sender's; none if it is not ARP for IPv4 on Ethernet
-/// (RFC 826) or cut off.
-#[inline(always)]
-pub fn arp_sender<R: PacketReader + ?Sized>(reader: &R, offset: u32) -> Option<Addr> {
-    let kind: [u8; 6] = reader.read(offset)?;
-    if kind != [0, 1, 8, 0, 6, 4] {
-        return None;
-    }
-    Some(Addr::from_v4(reader.read(offset.wrapping_add(14))?))
-}
-
-/// The address that a neighbour advertisement claims (RFC 4861 section 4.4).
-#[inline(always)]
-pub fn claimed<R: PacketReader + ?Sized>(reader: &R, packet: &Packet) -> Option<Addr> {
-    not_mapped(Addr::from_v6(reader.read(packet.body)?))
 }
 
 enum Icmp {
@@ -363,23 +461,6 @@ const fn icmp_v4(message: u8) -> Icmp {
         0 => Icmp::EchoReply,
         3 | 4 | 11 | 12 => Icmp::Is(Kind::IcmpError),
         5 => Icmp::Is(Kind::RouterClaim),
-        _ => Icmp::Is(Kind::Flow),
-    }
-}
-
-/// Neighbour discovery counts as such only with hop limit 255 (RFC 4861 section 6.1, 7.1), listener
-/// messages only with 1 (RFC 2710 section 3, RFC 3810 section 5): what a router forwarded is
-/// judged like anything else.
-#[inline(always)]
-const fn icmp_v6(message: u8, hop_limit: u8) -> Icmp {
-    match message {
-        128 => Icmp::EchoRequest,
-        129 => Icmp::EchoReply,
-        1..128 => Icmp::Is(Kind::IcmpError),
-        133 | 135 if hop_limit == 255 => Icmp::Is(Kind::NeighborDiscovery),
-        136 if hop_limit == 255 => Icmp::Is(Kind::NeighborClaim),
-        134 | 137 => Icmp::Is(Kind::RouterClaim),
-        130 | 131 | 132 | 143 if hop_limit == 1 => Icmp::Is(Kind::MulticastListener),
         _ => Icmp::Is(Kind::Flow),
     }
 }
@@ -494,13 +575,23 @@ mod tests {
         assert_ne!(swap(request).flow_key(), request.flow_key().reversed());
     }
 
+    /// A Linux receiver cuts a packet at its IP length; a header behind it must not speak for it.
     #[test]
-    fn forwarded_neighbour_discovery_is_judged() {
-        let solicitation = |hop_limit| {
-            packet(ETH_P_IPV6, &v6(ICMPV6, hop_limit, &[135, 0, 0, 0, 0, 0, 0, 0])).map(|p| p.kind)
-        };
-        assert_eq!(solicitation(255), Ok(Kind::NeighborDiscovery));
-        assert_eq!(solicitation(254), Ok(Kind::Flow));
+    fn no_header_is_read_behind_the_end_of_the_ip_packet() {
+        for (protocol, needed) in [(TCP, 16), (UDP, 4), (SCTP, 4), (ICMP, 8)] {
+            let mut bytes = v4(protocol, 0, &TCP_SYN);
+            for left in 0..20u8 {
+                bytes[3] = 20 + left;
+                assert_eq!(packet(ETH_P_IPV4, &bytes).is_ok(), left >= needed, "{protocol} {left}");
+            }
+        }
+        for (protocol, needed) in [(TCP, 16), (UDP, 4), (ICMPV6, 8)] {
+            let mut bytes = v6(protocol, 64, &TCP_SYN);
+            for left in 1..20u8 {
+                bytes[5] = left;
+                assert_eq!(packet(ETH_P_IPV6, &bytes).is_ok(), left >= needed, "{protocol} {left}");
+            }
+        }
     }
 
     #[test]

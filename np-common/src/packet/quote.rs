@@ -1,6 +1,8 @@
 //! The packet that an ICMP error quotes.
 
-use super::{ECHO, FRAGMENT, ICMP, ICMPV6, Packet, PacketReader, SCTP, TCP, UDP, not_mapped};
+use super::{
+    ECHO, FRAGMENT, ICMP, ICMPV6, Packet, PacketReader, SCTP, TCP, UDP, echo_id, not_mapped,
+};
 use crate::addr::Addr;
 use crate::flow::FlowKey;
 
@@ -24,8 +26,10 @@ pub fn quoted<R: PacketReader + ?Sized>(reader: &R, error: &Packet) -> Option<Fl
     let [a, b, c, d, e, f]: [u8; 6] = reader.read(offset)?;
     let (sport, dport) = match (protocol, a) {
         (TCP | UDP | SCTP, _) => (u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])),
-        (ICMP, 8) | (ICMPV6, 128) => (u16::from_ne_bytes([e, f]), ECHO),
-        (ICMP, 0) | (ICMPV6, 129) => (ECHO, u16::from_ne_bytes([e, f])),
+        (ICMP, 8) if src.is_v4() => (echo_id(u16::from_ne_bytes([e, f])), ECHO),
+        (ICMPV6, 128) if !src.is_v4() => (echo_id(u16::from_ne_bytes([e, f])), ECHO),
+        (ICMP, 0) if src.is_v4() => (ECHO, echo_id(u16::from_ne_bytes([e, f]))),
+        (ICMPV6, 129) if !src.is_v4() => (ECHO, echo_id(u16::from_ne_bytes([e, f]))),
         _ => (0, 0),
     };
     Some(FlowKey { src, dst, sport, dport, protocol: u32::from(protocol) })
