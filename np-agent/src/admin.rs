@@ -1,23 +1,31 @@
 //! The agent's socket and lock in its run directory.
 //!
-//! A client connects and reads one status document to the end of the stream: nothing is asked,
-//! nothing can be changed.
+//! A client connects and reads one document to the end of the stream, the status from one socket
+//! and the objects in force from the other: nothing is asked, nothing can be changed.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixListener;
 
+use crate::index::Index;
+use crate::model::Object;
 use crate::status::Status;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     #[error("cannot use run directory {}: {source}; choose another with --run-dir", path.display())]
     RunDir { path: PathBuf, source: io::Error },
+    #[error(
+        "run directory {} holds {name}, which is not np-agent's, and others may enter it: np-agent keeps what it knows to itself; name a directory of its own with --run-dir", path.display()
+    )]
+    Shared { path: PathBuf, name: String },
     #[error("another np-agent runs with run directory {}; stop it, or give this one its own --run-dir and --pin-dir", .0.display())]
     Locked(PathBuf),
 }
@@ -26,14 +34,17 @@ pub enum AdminError {
 #[derive(Debug)]
 pub struct Admin {
     pub listener: UnixListener,
-    socket: PathBuf,
+    pub objects: UnixListener,
+    sockets: [PathBuf; 2],
     _lock: File,
 }
 
 impl Admin {
     pub fn open(run_dir: &Path) -> Result<Self, AdminError> {
         let wrap = |source| AdminError::RunDir { path: run_dir.to_owned(), source };
-        fs::create_dir_all(run_dir).map_err(wrap)?;
+        let made = fs::DirBuilder::new().recursive(true).mode(PRIVATE).create(run_dir);
+        made.map_err(wrap)?;
+        make_private(run_dir)?;
         let lock = File::create(run_dir.join("agent.lock")).map_err(wrap)?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -43,20 +54,43 @@ impl Admin {
             Err(fs::TryLockError::Error(error)) => return Err(wrap(error)),
         }
         // Ours by the lock: what is there was left by a run that was killed.
-        let socket = socket(run_dir);
-        match fs::remove_file(&socket) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrap(error)),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&socket).map_err(wrap)?;
-        Ok(Self { listener, socket, _lock: lock })
+        let listen = |socket: &Path| match fs::remove_file(socket) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => UnixListener::bind(socket),
+        };
+        let sockets = [socket(run_dir), objects_socket(run_dir)];
+        let listener = listen(&sockets[0]).map_err(wrap)?;
+        let objects = listen(&sockets[1]).map_err(wrap)?;
+        Ok(Self { listener, objects, sockets, _lock: lock })
     }
+}
+
+/// Nobody but root: all policies and labels of the node can be read here.
+const PRIVATE: u32 = 0o700;
+
+/// Closes a run directory that was left open to others. One that holds others' files is not ours
+/// to close.
+fn make_private(run_dir: &Path) -> Result<(), AdminError> {
+    let wrap = |source| AdminError::RunDir { path: run_dir.to_owned(), source };
+    let mode = fs::metadata(run_dir).map_err(wrap)?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    for entry in fs::read_dir(run_dir).map_err(wrap)? {
+        let name = entry.map_err(wrap)?.file_name().to_string_lossy().into_owned();
+        if !name.starts_with("agent.") && !name.starts_with("manifests.") {
+            return Err(AdminError::Shared { path: run_dir.to_owned(), name });
+        }
+    }
+    fs::set_permissions(run_dir, fs::Permissions::from_mode(PRIVATE)).map_err(wrap)
 }
 
 impl Drop for Admin {
     fn drop(&mut self) {
         // Whatever is left is removed by the next run.
-        fs::remove_file(&self.socket).ok();
+        for socket in &self.sockets {
+            fs::remove_file(socket).ok();
+        }
     }
 }
 
@@ -83,6 +117,80 @@ pub fn ask(run_dir: &Path) -> Option<Status> {
     serde_json::from_slice(&document).ok()
 }
 
+/// Sends all objects to a client, without keeping the agent waiting.
+pub fn answer_objects(client: tokio::net::UnixStream, index: Index) {
+    tokio::task::spawn_blocking(move || {
+        let sent = client.into_std().and_then(|client| {
+            client.set_nonblocking(false)?;
+            client.set_write_timeout(Some(PATIENCE))?;
+            let mut output = BufWriter::new(client);
+            serde_json::to_writer(&mut output, &Objects(&index))?;
+            output.flush()
+        });
+        if sent.is_err() {
+            tracing::debug!("a client went away before it had read all objects");
+        }
+    });
+}
+
+/// All objects of an index, as [`Object`]s are written.
+struct Objects<'a>(&'a Index);
+
+impl Serialize for Objects<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let nodes = self.0.nodes().cloned().map(Object::Node);
+        let namespaces = self.0.namespaces().cloned().map(Object::Namespace);
+        let policies = self.0.policies().cloned().map(Object::Policy);
+        let pods = self.0.pods().cloned().map(Object::Pod);
+        serializer.collect_seq(nodes.chain(namespaces).chain(policies).chain(pods))
+    }
+}
+
+/// Asks the agent of a run directory for all objects; none when none runs.
+pub fn ask_objects(run_dir: &Path) -> Option<Vec<Object>> {
+    let stream = UnixStream::connect(objects_socket(run_dir)).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    serde_json::from_reader(BufReader::new(stream)).ok()
+}
+
 fn socket(run_dir: &Path) -> PathBuf {
     run_dir.join("agent.sock")
+}
+
+fn objects_socket(run_dir: &Path) -> PathBuf {
+    run_dir.join("agent.objects.sock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).expect("it is there").permissions().mode() & 0o777
+    }
+
+    fn open_to_all(path: &Path) {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    }
+
+    #[test]
+    fn a_run_directory_is_for_root_alone_also_when_it_was_not() {
+        let place = tempfile::tempdir().expect("a directory");
+        let run_dir = place.path().join("np-agent");
+        open_to_all(place.path());
+        make(&run_dir).expect("it is made");
+        assert_eq!(mode(&run_dir), 0o700);
+        fs::write(run_dir.join("manifests.json"), "[]").expect("it is ours");
+        open_to_all(&run_dir);
+        make(&run_dir).expect("it was one before");
+        assert_eq!(mode(&run_dir), 0o700);
+        let error = make(place.path()).expect_err("others' files are there").to_string();
+        assert!(error.contains("holds np-agent") && error.contains("--run-dir"), "{error}");
+        assert_eq!(mode(place.path()), 0o755, "it is left as it was");
+    }
+
+    fn make(run_dir: &Path) -> Result<Admin, AdminError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async { Admin::open(run_dir) })
+    }
 }

@@ -3,52 +3,66 @@
 //! One owner for the reconciler and the maps. A turn writes what the reconciler plans; a write that
 //! fails leaves the rest for a later turn, and what is in force stays.
 
+mod attachments;
+mod report;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use np_common::endpoint::Role;
+use anyhow::Context;
 use tracing::{debug, error, info, warn};
 
-use crate::bind::{Placement, RefusedSource, Settings};
-use crate::dataplane::{self, AdoptedLink, Maps, Side};
+pub use report::role_name;
+
+use attachments::Attachment;
+
+use crate::attaching::Request;
+use crate::bind::{RefusedSource, Settings};
+use crate::dataplane::{self, AdoptedLink, Maps, TcSide, Unheard};
+use crate::doorkeeper::{Heard, backoff};
 use crate::index::Index;
+use crate::inspector::{Found, Inspected, Inspection, Next};
 use crate::model::{Change, DeviceChange, IfIndex, NodeName, ObjectKey};
-use crate::plan::record::Record;
+use crate::plan::record::{EndpointRecord, LeftOut, Record};
 use crate::plan::{Op, Tables};
 use crate::reconcile::{Plan, Reconciler};
-use crate::source::{Batch, Invalid};
-use crate::status::{AgentState, Counter, DeviceStatus, Objects, Status};
+use crate::source::{Batch, Invalid, Narrowed};
 
 #[derive(Debug)]
 pub struct Agent {
     node: NodeName,
     reconciler: Reconciler,
     maps: Maps,
+    unheard: Unheard,
     record: Record,
+    /// What the stored record has no room for.
+    left_out: Vec<LeftOut>,
+    /// What an earlier run left in force, as long as it is not known what is to be.
+    earlier: Vec<EndpointRecord>,
+    /// What the log has said of policies that are not in force.
+    held: BTreeSet<String>,
     attachments: BTreeMap<IfIndex, Attachment>,
     invalid: Vec<Invalid>,
+    narrowed: Vec<Narrowed>,
+    /// What has not been seen as a whole yet.
+    missing: Vec<String>,
+    /// Why objects are in force that no manifest has.
+    remembered: Option<String>,
     refused_sources: BTreeSet<RefusedSource>,
     batches: u64,
     /// Why the last turn did not reach its end, or that there was none yet.
     failure: Option<String>,
     failures: u32,
-}
-
-/// How far a device has got with its programs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Attachment {
-    Asked(Side),
-    Done(Side),
-    Failed(Side, String),
-}
-
-/// A request to attach the programs of one side to a device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attach {
-    pub ifindex: IfIndex,
-    pub name: String,
-    pub side: Side,
+    /// Whether everything has been in force at least once since the start.
+    started: bool,
+    /// The maps are new, while programs of another version judge by theirs: these are not to be
+    /// replaced before the maps hold everything.
+    withheld: bool,
+    /// Why the devices cannot be followed.
+    blind: Option<String>,
+    inspection: Inspection,
+    /// What was found otherwise than it should be at devices and in maps, and put right.
+    repairs: u64,
 }
 
 impl Agent {
@@ -57,92 +71,175 @@ impl Agent {
         settings: Settings,
         pending_allowed: bool,
         maps: Maps,
+        unheard: Unheard,
         actual: Tables,
     ) -> Self {
         Self {
-            record: Record { node: Some(node.clone()), endpoints: Vec::new() },
+            record: Record { node: Some(node.clone()), ..Record::default() },
+            left_out: Vec::new(),
+            earlier: Vec::new(),
+            held: BTreeSet::new(),
             reconciler: Reconciler::new(node.clone(), settings, pending_allowed, actual),
             node,
             maps,
+            unheard,
             attachments: BTreeMap::new(),
             invalid: Vec::new(),
+            narrowed: Vec::new(),
+            missing: Vec::new(),
+            remembered: None,
             refused_sources: BTreeSet::new(),
             batches: 0,
             // Until then the maps hold what an earlier run left there.
             failure: Some("the objects have not been brought to the maps yet".to_owned()),
             failures: 0,
+            started: false,
+            withheld: false,
+            blind: None,
+            inspection: Inspection::default(),
+            repairs: 0,
         }
     }
 
-    /// Takes up what an earlier run left: bindings whose device still has our programs. To be
-    /// called once objects and devices are known, before the first turn.
-    pub fn restore(&mut self, record: Option<&[u8]>, links: &[AdoptedLink]) -> anyhow::Result<()> {
-        // The index of a device without our links, or with severed ones, may have gone to another
-        // device since.
-        let alive: BTreeSet<IfIndex> =
-            links.iter().filter(|link| !link.severed).map(|link| link.ifindex).collect();
+    /// Takes note of the devices that have programs of an earlier agent, and clears what the maps
+    /// know of others: their indices may have gone to other devices since. To be called before
+    /// anybody looks for new devices.
+    pub fn adopt(&mut self, links: &[AdoptedLink]) -> anyhow::Result<()> {
+        let on = |side| -> BTreeSet<IfIndex> {
+            let alive = links.iter().filter(|link| link.side == side && !link.severed);
+            alive.map(|link| link.ifindex).collect()
+        };
+        let (ingress, egress) = (on(TcSide::Ingress), on(TcSide::Egress));
+        for ifindex in &ingress | &egress {
+            self.attachments.insert(ifindex, Attachment::Adopted);
+        }
+        let alive = &ingress & &egress;
         for op in self.reconciler.clear_stale(&alive) {
             self.write(&op).context("cannot clear a device that is gone")?;
-        }
-        let Some(record) = record else { return Ok(()) };
-        let record: Record = serde_json::from_slice(record)
-            .context("the pinned RECORDS map does not hold a record; run `np-agent cleanup`")?;
-        for endpoint in &record.endpoints {
-            if self.reconciler.restore(endpoint) {
-                info!(pod = %endpoint.pod, device = endpoint.device, "took up the pod again");
-            }
         }
         Ok(())
     }
 
+    /// Takes note of what an earlier run left in force, to tell it until more is known.
+    pub fn recall(&mut self, record: Option<&[u8]>) {
+        let record: Option<Record> = record.and_then(|record| serde_json::from_slice(record).ok());
+        self.earlier = record.map(|record| record.endpoints).unwrap_or_default();
+    }
+
+    /// Restores what an earlier run left: bindings whose device still has our programs. Call it once
+    /// objects and devices are known, before the first turn.
+    pub fn restore(&mut self, record: Option<&[u8]>) {
+        self.earlier.clear();
+        let Some(record) = record else { return };
+        let record: Record = match serde_json::from_slice(record) {
+            Ok(record) => record,
+            Err(error) => {
+                // Another version's, perhaps. What it bound is bound again, by the evidence.
+                warn!(%error, "the record of an earlier agent cannot be read");
+                return;
+            }
+        };
+        self.reconciler.resume_after(record.resumes_after());
+        self.reconciler.restore_held(record.held);
+        for endpoint in &record.endpoints {
+            let holds = if record.without_labels.contains(&endpoint.id) {
+                self.reconciler.restore_without_labels(endpoint)
+            } else {
+                self.reconciler.restore(endpoint)
+            };
+            if holds {
+                info!(pod = %endpoint.pod, device = endpoint.device, "took up the pod again");
+            }
+        }
+    }
+
+    /// Programs of another version judge until a whole plan has been written.
+    pub fn withhold(&mut self) {
+        self.withheld = true;
+    }
+
     /// Takes a batch of objects in.
     pub fn objects(&mut self, batch: Batch) {
-        let Batch { changes, invalid, ignored, background: _ } = batch;
+        let Batch { changes, invalid, narrowed, missing, ignored: _, background: _, held } = batch;
         for change in &changes {
             match change {
                 Change::Apply(object) => debug!(object = %object.key(), "applied"),
-                Change::Delete(key) => debug!(object = %key, "deleted"),
+                Change::Delete(key, _) => debug!(object = %key, "deleted"),
+                Change::Replace(collection, objects) => {
+                    debug!(?collection, objects = objects.len(), "replaced");
+                }
             }
         }
         for problem in invalid.iter().filter(|problem| !self.invalid.contains(problem)) {
             warn!("{problem}");
         }
-        if !changes.is_empty() || self.batches == 0 {
-            info!(changes = changes.len(), refused = invalid.len(), ignored, "read the manifests");
+        for part in narrowed.iter().filter(|part| !self.narrowed.contains(part)) {
+            warn!("{part}");
         }
         self.reconciler.objects(changes);
+        if let Some(remembered) = held.as_ref().filter(|_| self.remembered.is_none()) {
+            warn!("{remembered}");
+        }
         self.invalid = invalid;
+        self.narrowed = narrowed;
+        self.missing = missing;
+        self.remembered = held;
         self.batches += 1;
     }
 
-    /// Takes device changes in. Returns the devices that are gone.
-    pub fn devices(&mut self, changes: Vec<DeviceChange>) -> Vec<IfIndex> {
-        let mut gone = Vec::new();
-        for change in changes {
-            if let DeviceChange::Gone(ifindex) = &change {
-                let device = self.reconciler.devices().get(ifindex).map(|device| &device.name);
-                info!(device, %ifindex, "the device is gone");
-                self.attachments.remove(ifindex);
-                gone.push(*ifindex);
-            }
-            if let Some(op) = self.reconciler.device(change)
-                && let Err(error) = self.write(&op)
-            {
-                error!("{error}");
+    /// Takes in what has happened to devices, and what was written about them already.
+    pub fn devices(&mut self, heard: Vec<Heard>) {
+        for Heard { change, door, asked } in heard {
+            match &change {
+                DeviceChange::Gone(ifindex) => {
+                    let ifindex = *ifindex;
+                    let device = self.reconciler.devices().get(&ifindex).map(|device| &device.name);
+                    info!(device, %ifindex, "the device is gone");
+                    self.attachments.remove(&ifindex);
+                    let clear = self.reconciler.device(change);
+                    match (door, clear) {
+                        // What the map has there by now may be the next device's.
+                        (Some(door), _) => self.reconciler.written(&door),
+                        (None, Some(clear)) => self.write_or_say(&clear),
+                        (None, None) => {}
+                    }
+                    self.unheard.heard(ifindex);
+                }
+                DeviceChange::Seen(device) => {
+                    if let Some(side) = asked {
+                        self.attachments.insert(device.index, Attachment::Asked(side, None));
+                    }
+                    self.reconciler.device(change);
+                    if let Some(door) = door {
+                        self.write_or_say(&door);
+                    }
+                }
             }
         }
-        gone
+    }
+
+    /// Whether the devices can be followed.
+    pub fn blind(&mut self, problem: Option<String>) {
+        self.blind = problem;
+    }
+
+    fn write_or_say(&mut self, op: &Op) {
+        if let Err(error) = self.write(op) {
+            error!("{error}");
+        }
     }
 
     /// Brings the maps to what objects and devices ask for. Returns what to attach, and after how
     /// long to try again when a write failed.
-    pub fn turn(&mut self) -> (Vec<Attach>, Option<Duration>) {
+    pub fn turn(&mut self) -> (Vec<Request>, Option<Duration>) {
         let before = self.reconciler.placements().clone();
         let plan = self.reconciler.plan();
         self.log_placements(&before);
         self.log_refused_sources();
+        self.log_held();
         let written = self.write_all(&plan);
-        let attach = self.attachments_wanted();
+        self.withheld &= written.is_err();
+        let attach = if self.withheld { Vec::new() } else { self.attachments_wanted() };
         match written {
             Ok(()) => {
                 self.reconciler.finished();
@@ -160,12 +257,9 @@ impl Agent {
         }
     }
 
-    fn write_all(&mut self, Plan { ops, refused }: &Plan) -> anyhow::Result<()> {
+    fn write_all(&mut self, Plan { ops }: &Plan) -> anyhow::Result<()> {
         for op in ops {
             self.write(op)?;
-        }
-        if let Some(refused) = refused {
-            bail!("{refused}");
         }
         if !ops.is_empty() {
             let generation = self.reconciler.actual().config.generation();
@@ -175,7 +269,18 @@ impl Agent {
     }
 
     fn write(&mut self, op: &Op) -> Result<(), dataplane::ApplyError> {
+        let unheard = self.unheard.clone();
+        // Held while it is written, so that the door's word about the next device comes later.
+        let held = match op {
+            Op::SetIface(iface) => Some((unheard.lock(), IfIndex(iface.ifindex()))),
+            _ => None,
+        };
+        // Planned before the device went. Its end is about to be heard, and then planned for.
+        if held.is_some_and(|(unheard, ifindex)| unheard.contains_key(&ifindex)) {
+            return Ok(());
+        }
         self.maps.apply(op)?;
+        self.inspection.written(op);
         self.reconciler.written(op);
         Ok(())
     }
@@ -195,190 +300,66 @@ impl Agent {
                 );
             }
         }
-        let bytes = serde_json::to_vec(&record).unwrap_or_default();
+        let (bytes, left_out) = record.fit(dataplane::RECORD_ROOM);
+        for left_out in left_out.iter().filter(|left_out| !self.left_out.contains(left_out)) {
+            warn!("{left_out}");
+        }
         self.maps.store_record(&bytes)?;
+        self.left_out = left_out;
         self.record = record;
         Ok(())
     }
 
     fn current_record(&self) -> Record {
         let endpoints = self.reconciler.endpoints();
-        Record { node: Some(self.node.clone()), endpoints }
+        let unknown = self.reconciler.without_labels();
+        let without_labels = endpoints.iter().filter(|endpoint| unknown.contains(&endpoint.uid));
+        Record {
+            node: Some(self.node.clone()),
+            last_id: self.reconciler.bindings().last_id(),
+            held: self.reconciler.held().map(|held| held.policy.clone()).collect(),
+            without_labels: without_labels.map(|endpoint| endpoint.id).collect(),
+            endpoints,
+        }
     }
 
-    /// Devices that lack the programs of their role and that the maps know.
-    fn attachments_wanted(&mut self) -> Vec<Attach> {
-        let mut wanted = Vec::new();
-        for (ifindex, placement) in self.reconciler.placements() {
-            let Some(side) = placement.role.map(side) else { continue };
-            let there = match self.attachments.get(ifindex) {
-                Some(Attachment::Asked(asked) | Attachment::Done(asked)) => *asked == side,
-                Some(Attachment::Failed(..)) | None => false,
-            };
-            if there || !self.reconciler.actual().ifaces.contains_key(&ifindex.0) {
-                continue;
+    /// Somebody is about to read the maps: what is written from now on, that reading may lack.
+    /// False when the reading before is not done yet.
+    pub fn begin_inspection(&mut self) -> bool {
+        self.inspection.begin()
+    }
+
+    /// Compares what the maps held with what they should hold. Returns the tables that are of no
+    /// use any more, and whether there is something to put right by a turn, or to look at again.
+    pub fn inspect(&mut self, dump: Result<Box<Tables>, String>) -> Inspected {
+        let (found, unused) = self.inspection.judge(dump, self.reconciler.actual());
+        let next = match found {
+            Found::AsItShould => Next::Nothing,
+            Found::Suspect => Next::LookAgain,
+            Found::Otherwise { maps, tables } => {
+                let problem = format!("the maps {} are not as they were written", maps.join(", "));
+                warn!(problem, "planning again from what they hold");
+                self.repairs += 1;
+                self.failure = Some(problem);
+                self.reconciler.found(*tables);
+                Next::Turn
             }
-            let Some(device) = self.reconciler.devices().get(ifindex) else { continue };
-            self.attachments.insert(*ifindex, Attachment::Asked(side));
-            wanted.push(Attach { ifindex: *ifindex, name: device.name.clone(), side });
-        }
-        wanted
-    }
-
-    /// Notes how an attachment went. Returns after how long to try again.
-    pub fn attached(&mut self, request: &Attach, result: Result<(), String>) -> Option<Duration> {
-        let Attach { ifindex, name, side } = request;
-        // A device that is gone, or that is something else by now, needs no word.
-        if self.attachments.get(ifindex) != Some(&Attachment::Asked(*side)) {
-            return None;
-        }
-        match result {
-            Ok(()) => {
-                info!(device = name, %ifindex, ?side, "attached");
-                self.attachments.insert(*ifindex, Attachment::Done(*side));
-                None
-            }
-            Err(problem) => {
-                warn!(device = name, %ifindex, problem, "cannot attach");
-                self.attachments.insert(*ifindex, Attachment::Failed(*side, problem));
-                Some(backoff(1))
-            }
-        }
-    }
-
-    fn log_placements(&self, before: &BTreeMap<IfIndex, Placement>) {
-        for (ifindex, placement) in self.reconciler.placements() {
-            let same = before.get(ifindex).is_some_and(|before| {
-                before.role == placement.role && before.endpoint == placement.endpoint
-            });
-            if same {
-                continue;
-            }
-            let device = self.reconciler.devices().get(ifindex).map_or("", |device| &device.name);
-            let pod = self.pod_name(placement);
-            info!(device, %ifindex, role = role_name(placement.role), pod, why = placement.why);
-        }
-    }
-
-    fn log_refused_sources(&mut self) {
-        let now = self.reconciler.refused_sources();
-        for refused in now.difference(&self.refused_sources) {
-            warn!("{refused}");
-        }
-        self.refused_sources = now;
-    }
-
-    fn pod_name(&self, placement: &Placement) -> Option<String> {
-        let uid = placement.pod.as_ref()?;
-        let bound = self.reconciler.bindings().iter().find(|(_, bound)| bound.pod.uid == *uid);
-        bound.map(|(_, bound)| bound.pod.key.to_string())
+        };
+        Inspected { unused, next }
     }
 
     pub fn index(&self) -> &Index {
         self.reconciler.index()
     }
 
-    pub fn status(&self) -> Status {
-        let devices: Vec<DeviceStatus> = self
-            .reconciler
-            .placements()
-            .iter()
-            .map(|(ifindex, placement)| DeviceStatus {
-                ifindex: ifindex.0,
-                name: self
-                    .reconciler
-                    .devices()
-                    .get(ifindex)
-                    .map_or_else(String::new, |d| d.name.clone()),
-                role: role_name(placement.role).to_owned(),
-                attached: matches!(self.attachments.get(ifindex), Some(Attachment::Done(_))),
-                pod: self.pod_name(placement),
-                why: placement.why.clone(),
-            })
-            .collect();
-        let diagnostics = self.diagnostics();
-        let counters = match self.maps.counters() {
-            Ok(counters) => Counter::of(counters.iter()),
-            Err(error) => {
-                warn!(%error, "cannot read the counters");
-                Vec::new()
-            }
-        };
-        Status {
-            node: Some(self.node.to_string()),
-            agent: AgentState::Running,
-            ready: self.ready(),
-            generation: self.reconciler.actual().config.generation(),
-            batches: self.batches,
-            objects: Objects {
-                pods: self.reconciler.index().pods().len(),
-                namespaces: self.reconciler.index().namespaces().len(),
-                policies: self.reconciler.index().policies().len(),
-            },
-            devices,
-            endpoints: self.record.endpoints.clone(),
-            counters,
-            invalid: self.invalid.clone(),
-            refused_sources: self.refused_sources.iter().map(ToString::to_string).collect(),
-            diagnostics,
-        }
-    }
-
-    /// The maps hold what the objects say, and every device has its programs.
-    pub fn ready(&self) -> bool {
-        self.diagnostics().is_empty()
-    }
-
-    /// What stands between the agent and readiness.
-    fn diagnostics(&self) -> Vec<String> {
-        let mut diagnostics: Vec<String> = self.failure.iter().cloned().collect();
-        for (ifindex, placement) in self.reconciler.placements() {
-            let Some(role) = placement.role else { continue };
-            let name = self.reconciler.devices().get(ifindex).map_or("", |device| &device.name);
-            match self.attachments.get(ifindex) {
-                Some(Attachment::Done(done)) if *done == side(role) => {}
-                Some(Attachment::Failed(_, problem)) => {
-                    diagnostics.push(format!("{name}: cannot attach: {problem}"));
-                }
-                Some(Attachment::Asked(_) | Attachment::Done(_)) | None => {
-                    diagnostics.push(format!("{name}: not attached yet"));
-                }
-            }
-        }
-        diagnostics
-    }
-
     /// Objects of this node that a user would miss if they were not there.
     pub fn warn_of_missing(&self) {
         if self.reconciler.index().node(&self.node).is_none() {
             warn!(
-                "no {} among the objects: veths into containers that are no pods stay pending, \
-                 because the node's pod ranges are not known",
+                "no {} among the objects: a veth that is an uplink is known by its routes or by \
+                 --uplink alone, because the node's addresses are not known",
                 ObjectKey::Node(self.node.clone())
             );
         }
     }
-}
-
-fn side(role: Role) -> Side {
-    match role {
-        Role::Pending | Role::Pod | Role::Foreign => Side::Pod,
-        Role::Uplink | Role::Tunnel => Side::Uplink,
-    }
-}
-
-pub fn role_name(role: Option<Role>) -> &'static str {
-    match role {
-        Some(Role::Pending) => "pending",
-        Some(Role::Pod) => "pod",
-        Some(Role::Foreign) => "foreign",
-        Some(Role::Uplink) => "uplink",
-        Some(Role::Tunnel) => "tunnel",
-        None => "none",
-    }
-}
-
-/// 100 ms, doubling to 10 s.
-fn backoff(failures: u32) -> Duration {
-    Duration::from_millis(100 << failures.saturating_sub(1).min(7)).min(Duration::from_secs(10))
 }

@@ -1,8 +1,7 @@
 //! The only file that knows every part: which tasks there are, what they send each other, and in
 //! which order they start and stop.
 
-use std::sync::mpsc as blocking;
-use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,47 +10,52 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
-use crate::advice;
-use crate::agent::{Agent, Attach};
+use crate::advice::{self, Advice};
+use crate::agent::Agent;
 use crate::args::{Pending, PlaceArgs, RunArgs};
+use crate::attaching::{self, Request};
 use crate::bind::Settings;
-use crate::dataplane::{self, Attacher};
-use crate::links::Monitor;
-use crate::model::{DeviceChange, IfIndex, NodeName};
-use crate::source::{self, Batch};
-
-/// What the attaching thread is asked.
-enum Request {
-    Attach(Attach),
-    Reap(IfIndex),
-}
+use crate::dataplane::{self, NamespaceLock};
+use crate::doorkeeper::Doorkeeper;
+use crate::inspector::{self, Ask, Inspected, Next};
+use crate::message::Message;
+use crate::model::NodeName;
+use crate::origin::{self, Origin};
+use crate::source::api::Health;
+use crate::status::Status;
 
 /// Runs the agent until it is told to stop.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let RunArgs {
         node,
+        kubeconfig,
         manifests,
         place,
         uplink,
+        foreign,
         tunnel_port,
         source_prefixes,
         pending,
+        check_every,
+        startup_taint,
+        abi,
         log: _,
         log_format: _,
     } = args;
     let PlaceArgs { pin_dir, run_dir } = place;
-    let (Some(node), Some(manifests)) = (node, manifests) else {
-        bail!("--node and --manifests are required");
-    };
+    let Some(node) = node else { bail!("--node is required") };
+    let node = NodeName(node.into());
+    let origin = Origin::of(manifests, kubeconfig)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
-        node,
-        manifests = %manifests.display(),
+        %node,
+        ?origin,
         pin_dir = %pin_dir.display(),
         run_dir = %run_dir.display(),
         ?uplink,
+        ?foreign,
         ?tunnel_port,
         ?source_prefixes,
         ?pending,
@@ -59,31 +63,42 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     );
 
     let admin = Admin::open(&run_dir)?;
-    let manifests =
-        source::Manifests::open(&manifests)?.remember_in(run_dir.join("manifests.json"));
-    let opened = dataplane::open(&dataplane::Options { pin_dir, mechanism: None })?;
-    let dataplane::Opened { maps, attacher, tables, record, links } = opened;
-    let mut monitor = Monitor::open()?;
+    let origin = origin.open(&run_dir)?;
+    let options = dataplane::Options { pin_dir, mechanism: None };
+    dataplane::require(&options)?;
+    let _lock = NamespaceLock::take()?;
+    let opened = dataplane::open_version(&options, abi)?;
+    let dataplane::Opened { maps, attacher, tables, record, links, doors, reader, inherits } =
+        opened;
 
-    let (batch_sender, mut batches) = mpsc::channel(1);
-    let mut watch = tokio::spawn(source::run(manifests, batch_sender));
-    let (requests, mut results) = attaching_thread(attacher)?;
+    let untouched = links.is_empty() && !inherits;
+    let spare_present = untouched && matches!(origin, origin::Opened::Server(_));
+    let mut feed = origin.follow(node.clone(), &run_dir, !untouched, startup_taint)?;
+    let (out, mut messages) = mpsc::unbounded_channel();
+    let check_every = Duration::from_secs(check_every);
+    let requests = attaching::start(attacher, check_every, out.clone())?;
+    let asks = inspector::start(reader, out.clone())?;
 
-    let settings = Settings { uplinks: uplink, tunnel_ports: tunnel_port, source_prefixes };
+    let uplinks = uplink.clone();
+    let settings =
+        Settings { uplinks: uplink, foreign, tunnel_ports: tunnel_port, source_prefixes };
     let mut agent =
-        Agent::new(NodeName(node.into()), settings, pending == Pending::Allow, maps, tables);
-    let devices = monitor.devices().context("cannot list the node's devices")?;
-    agent.devices(devices.into_iter().map(DeviceChange::Seen).collect());
-    // Nothing is judged by what is not known yet: without its objects a pod would be open.
-    let first = batches.recv().await.context("the manifests could not be read")?;
-    let advice = advice::thread()?;
-    take(first, &mut agent, &advice);
-    agent.warn_of_missing();
-    agent.restore(record.as_deref(), &links)?;
-    for severed in links.iter().filter(|link| link.severed) {
-        requests.send(Request::Reap(severed.ifindex)).context("the attaching thread is gone")?;
+        Agent::new(node, settings, pending == Pending::Allow, maps, doors.unheard(), tables);
+    if inherits {
+        agent.withhold();
     }
+    agent.adopt(&links)?;
+    agent.recall(record.as_deref());
+    // From here on, a pod that started while no agent ran is closed until it is known whose it is.
+    Doorkeeper { doors, uplinks, spare_present, requests: requests.clone(), out }.start()?;
+    let first = messages.recv().await.context("the thread for devices is gone")?;
+    receive(first, &mut agent, &asks);
+    let mut advice = Advice::start(feed.health.is_some())?;
+    let request = |request: Request| requests.send(request).context("the attaching thread is gone");
 
+    // Nothing is judged by what is not known yet: without its objects a pod would be open.
+    let mut known = false;
+    let mut inspect: Option<Instant> = Some(Instant::now() + check_every);
     let mut ready = false;
     let mut retry: Option<Instant> = Some(Instant::now());
     loop {
@@ -91,40 +106,63 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            changes = monitor.next() => {
-                for gone in agent.devices(changes.context("cannot follow the node's devices")?) {
-                    requests.send(Request::Reap(gone)).context("the attaching thread is gone")?;
+            Some(message) = messages.recv() => {
+                let received = receive(message, &mut agent, &asks);
+                work |= received.work;
+                if let Some(delay) = received.again {
+                    retry = Some(sooner(retry, Instant::now() + delay));
+                }
+                inspect = received.inspect.map(|delay| Instant::now() + delay).or(inspect);
+            }
+            batch = feed.batches.recv() => {
+                let Some(mut batch) = batch else { return Err(feed.ended()) };
+                let whole = batch.missing.is_empty();
+                let concerned = whole && (!known || batch.changes.iter().any(advice::concerns));
+                let background = std::mem::take(&mut batch.background);
+                agent.objects(batch);
+                if concerned {
+                    advice.ask(background, agent.index());
+                }
+                if whole && !known {
+                    known = true;
+                    agent.warn_of_missing();
+                    agent.restore(record.as_deref());
+                    for severed in links.iter().filter(|link| link.severed) {
+                        request(Request::Reap(severed.ifindex))?;
+                    }
                 }
                 work = true;
             }
-            Some(batch) = batches.recv() => {
-                take(batch, &mut agent, &advice);
-                work = true;
-            }
-            Some((request, result)) = results.recv() => {
-                if let Some(delay) = agent.attached(&request, result) {
-                    retry = Some(sooner(retry, Instant::now() + delay));
+            () = sleep_until(advice.due()) => advice.give(agent.index()),
+            () = sleep_until(inspect) => {
+                inspect = Some(Instant::now() + check_every);
+                if agent.begin_inspection() {
+                    asks.send(Ask::Dump).context("the inspecting thread is gone")?;
                 }
             }
             () = sleep_until(retry) => {
                 retry = None;
                 work = true;
             }
-            Ok((client, _)) = admin.listener.accept() => admin::answer(client, &agent.status()),
-            stopped = &mut watch => {
-                stopped.context("the manifests are no longer watched")?
-                    .context("the manifests are no longer watched")?;
-                bail!("the manifests are no longer watched");
+            Ok((client, _)) = admin.listener.accept() => {
+                let api = feed.health.as_ref().map(Health::status).unwrap_or_default();
+                admin::answer(client, &Status { api, ..agent.status() });
+            }
+            Ok((client, _)) = admin.objects.accept() => {
+                admin::answer_objects(client, agent.index().clone());
             }
         }
-        if work {
-            let (attach, delay) = agent.turn();
-            for request in attach {
-                requests.send(Request::Attach(request)).context("the attaching thread is gone")?;
-            }
+        if work && known {
+            let (wanted, delay) = agent.turn();
+            wanted.into_iter().try_for_each(request)?;
             if let Some(delay) = delay {
                 retry = Some(sooner(retry, Instant::now() + delay));
             }
+        }
+        if agent.has_just_started() {
+            request(Request::Retire)?;
+            // If nobody listens, there is no taint to take away.
+            feed.started.take().map(|started| started.send(()));
         }
         let now_ready = agent.ready();
         if now_ready != ready {
@@ -136,13 +174,37 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn take(mut batch: Batch, agent: &mut Agent, advice: &std::sync::mpsc::Sender<advice::Read>) {
-    let background = std::mem::take(&mut batch.background);
-    let concerned = batch.changes.iter().any(advice::concerns);
-    agent.objects(batch);
-    if concerned && advice.send((agent.index().clone(), background)).is_err() {
-        warn!("the thread for advice is gone: no more advice");
+/// What a message asks of the loop.
+#[derive(Default)]
+struct Received {
+    work: bool,
+    /// After how long to work again.
+    again: Option<Duration>,
+    /// After how long to look at the maps again.
+    inspect: Option<Duration>,
+}
+
+/// How soon a difference in the maps is looked at again.
+const SUSPICION: Duration = Duration::from_millis(100);
+
+fn receive(message: Message, agent: &mut Agent, asks: &std::sync::mpsc::Sender<Ask>) -> Received {
+    let mut received = Received::default();
+    match message {
+        Message::Devices(heard) => {
+            agent.devices(heard);
+            received.work = true;
+        }
+        Message::Blind(problem) => agent.blind(problem),
+        Message::Attachment(report) => received.again = agent.attachment(report),
+        Message::Dump(dump) => {
+            let Inspected { unused, next } = agent.inspect(dump);
+            // If the thread has ended, the loop ends when it next asks for a dump.
+            unused.map(|tables| asks.send(Ask::Drop(tables)));
+            received.work = next == Next::Turn;
+            received.inspect = (next == Next::LookAgain).then_some(SUSPICION);
+        }
     }
+    received
 }
 
 fn sooner(one: Option<Instant>, other: Instant) -> Instant {
@@ -154,44 +216,4 @@ async fn sleep_until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-type Attached = (Attach, Result<(), String>);
-
-/// Attaching waits for an RCU grace period under the kernel's network lock (`tcx_entry_sync`,
-/// kernel/bpf/tcx.c), 8 to 16 ms each: it has a thread of its own. The newest devices come first,
-/// because their containers are about to start.
-fn attaching_thread(
-    mut attacher: Attacher,
-) -> anyhow::Result<(blocking::Sender<Request>, mpsc::UnboundedReceiver<Attached>)> {
-    let (requests, incoming) = blocking::channel();
-    let (outgoing, results) = mpsc::unbounded_channel();
-    let work = move || {
-        let mut waiting: Vec<Attach> = Vec::new();
-        loop {
-            let first = if waiting.is_empty() { incoming.recv().ok() } else { None };
-            if first.is_none() && waiting.is_empty() {
-                return;
-            }
-            for request in first.into_iter().chain(incoming.try_iter()) {
-                match request {
-                    Request::Attach(attach) => waiting.push(attach),
-                    Request::Reap(ifindex) => {
-                        waiting.retain(|attach| attach.ifindex != ifindex);
-                        if let Err(error) = attacher.reap(ifindex) {
-                            warn!(%ifindex, %error, "cannot remove the pins of a device that is gone");
-                        }
-                    }
-                }
-            }
-            let Some(attach) = waiting.pop() else { continue };
-            let result =
-                attacher.attach(attach.ifindex, attach.side).map_err(|error| error.to_string());
-            if outgoing.send((attach, result)).is_err() {
-                return;
-            }
-        }
-    };
-    thread::Builder::new().name("attach".into()).spawn(work).context("cannot start a thread")?;
-    Ok((requests, results))
 }

@@ -13,8 +13,8 @@ use crate::source;
 /// on each pod's host veth and on the uplinks, next to any CNI and kube-proxy.
 ///
 /// Without a subcommand the agent runs in the foreground until SIGTERM. Its programs and maps are
-/// pinned: enforcement goes on while the agent is down, and the next run takes them up. `cleanup`
-/// removes them.
+/// pinned: enforcement goes on while the agent is down, and the next run continues with them.
+/// `cleanup` removes them.
 #[derive(Debug, Parser)]
 #[command(name = "np-agent", version, args_conflicts_with_subcommands = true)]
 #[command(after_help = EXAMPLES)]
@@ -27,6 +27,7 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
+  np-agent --node node-1 --kubeconfig /etc/np-agent/kubeconfig
   np-agent --node node-1 --manifests /etc/np-agent/manifests
   np-agent check
   np-agent status
@@ -59,32 +60,38 @@ A cluster.yaml:
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Try what the agent needs of this node: kernel features, capabilities, mounts, neighbours.
+    /// Check that this node has what the agent needs: kernel features, capabilities, mounts; and
+    /// list the programs of others that may hide packets from it.
     Check(PlaceArgs),
-    /// Show what is enforced: devices, endpoints, counters, refused manifests.
+    /// Show what is enforced: devices, endpoints, counters, refused manifests, the API server.
     ///
     /// Asks the running agent; when it is down, reads the pinned maps. Exits with 0 when an agent
     /// runs and is ready, 1 otherwise.
-    Status(ShowArgs),
+    Status(StatusArgs),
     /// Show the pods of this node and the policies that isolate them.
     ///
     /// Asks the running agent; when it is down, reads the pinned maps.
     Endpoints(ShowArgs),
-    /// Say whether policy lets a connection pass, and which policies and rules make it so.
+    /// Say whether policy lets a connection pass, and which policies and rules decide it.
     ///
     /// Runs the verdict function of the kernel programs on the tables that the agents would write,
-    /// and reads the explanation from the policies. Needs no root and no kernel. Exits with 0; with
-    /// 1 when --expect, or a probe's "expect", says otherwise; with 2 when the input is bad.
+    /// and reads the explanation from the policies. Needs neither root nor a kernel. Exits with 0;
+    /// with 1 when the verdict is not the one of --expect or of a probe's "expect"; with 2 when the
+    /// input is bad.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(ExplainArgs),
-    /// Tell which manifests are malformed, and which policies probably do not say what was meant.
+    /// Report malformed manifests and policies that are probably mistakes.
     ///
-    /// Reads files only: needs no cluster, no agent and no root. The more it is given besides
-    /// policies (Pods or Deployments and the like, Namespaces, Services, Nodes), the more it can
-    /// tell. Exits with 0 when nothing reaches the severity of --fail-on, 1 when something does, 2
-    /// when the input cannot be read.
+    /// Reads files only: needs no cluster, no agent and no root. It finds more if it is given more
+    /// than policies: Pods (or Deployments and the like), Namespaces, Services, Nodes. Exits with 0
+    /// when no finding reaches the severity of --fail-on, 1 when one does, 2 when the input cannot
+    /// be read.
     #[command(after_help = LINT_EXAMPLES)]
     Lint(LintArgs),
+    /// Mount a BPF file system, unless one is there.
+    ///
+    /// For nodes whose init mounts none, such as those of kind. Needs CAP_SYS_ADMIN.
+    Mount(MountArgs),
     /// Remove every program, map, link and pin. Enforcement ends.
     Cleanup(PlaceArgs),
 }
@@ -95,55 +102,89 @@ pub struct RunArgs {
     #[arg(long, env = "NODE_NAME", required = true)]
     pub node: Option<String>,
 
-    /// A directory of manifests to read and watch: Pods, Namespaces, NetworkPolicies, Nodes and
-    /// Lists of them, in YAML or JSON.
-    #[arg(long, value_name = "DIR", required = true)]
+    /// A kubeconfig for the API server whose objects are enforced. Without this and without
+    /// --manifests, an agent that runs in a pod uses the pod's ServiceAccount.
+    #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// A directory of manifests to read and watch in place of an API server: Pods, Namespaces,
+    /// NetworkPolicies, Nodes and Lists of them, in YAML or JSON.
+    #[arg(long, value_name = "DIR")]
     pub manifests: Option<PathBuf>,
 
     #[command(flatten)]
     pub place: PlaceArgs,
 
-    /// A veth that is an uplink and no pod's, although its other end is in another namespace. May
-    /// be given several times.
+    /// Treat this veth as an uplink rather than a pod's interface, although its other end is in
+    /// another namespace. Repeatable.
     #[arg(long, value_name = "DEVICE")]
     pub uplink: Vec<String>,
 
-    /// A UDP port to which the nodes' packets to each other go, wrapped by a process and no device
-    /// of the kernel, as with flannel's udp backend (8285): pods may not send there. May be given
-    /// several times; VXLAN, Geneve and the like need none.
+    /// A bridge or veth, such as docker0, that leads to containers that are not pods. No policy
+    /// applies to them; policies of pods still apply to traffic between pods and these containers.
+    /// Ignored where the node's own routes, a namespace or an address show that a pod is behind it,
+    /// and while a pod of this node has no device. Repeatable.
+    #[arg(long, value_name = "DEVICE")]
+    pub foreign: Vec<String>,
+
+    /// UDP port of a node-to-node tunnel that a user-space process runs, such as 8285 of flannel's
+    /// udp backend. Pods may not send to it on other nodes. Tunnels that are devices of the kernel,
+    /// such as VXLAN and Geneve, are found without it. Repeatable.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub tunnel_port: Vec<u16>,
 
-    /// A range that pods which forward for others may send from, such as a VPN's clients: a pod gets
-    /// what it names in its annotation np-agent.io/source-prefixes as far as it lies in one of these
-    /// ranges. Whoever may annotate a pod of this node may then send from there, so name none that
-    /// holds addresses of nodes, Services or pods. May be given several times.
+    /// A range that pods which forward for others may send from, such as the clients of a VPN. What
+    /// a pod names in its annotation np-agent.io/source-prefixes counts if it is within one of these
+    /// ranges. Anyone who may annotate a pod of this node can then send from there, so do not name a
+    /// range that contains addresses of nodes, Services or pods. Repeatable.
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = source_prefix)]
     pub source_prefixes: Vec<IpNet>,
 
-    /// What a veth may do before it is known whose it is.
+    /// What passes at a veth before it is known which pod it belongs to.
     #[arg(long, value_enum, default_value_t = Pending::Deny)]
     pub pending: Pending,
+
+    /// How often programs at devices, and maps, are compared with what they should be, in seconds.
+    /// Changes that the kernel announces are checked at once.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub check_every: u64,
+
+    /// Remove the taint with this key from the node, such as np-agent.io/agent-not-ready, once policies
+    /// are in force here for the first time since the agent started. A node that registers with such a
+    /// taint gets no pods before. Needs the right to get and patch nodes.
+    #[arg(long, value_name = "KEY", conflicts_with = "manifests")]
+    pub startup_taint: Option<String>,
+
+    /// The ABI version to use, for tests of upgrades.
+    #[arg(long, hide = true, default_value_t = np_common::ABI_VERSION)]
+    pub abi: u32,
 
     /// Which log lines to print, as a tracing filter: "info", "np_agent=debug".
     #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
 
-    /// How log lines look.
+    /// The format of log lines.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }
 
-/// Where an agent keeps what outlives it.
+/// Where an agent keeps its pins, lock and socket.
 #[derive(Clone, Debug, Args)]
 pub struct PlaceArgs {
-    /// Where programs, maps and links are pinned; must lie on a bpffs.
+    /// Where programs, maps and links are pinned; must be on a BPF file system.
     #[arg(long, default_value = "/sys/fs/bpf/np-agent", value_name = "DIR")]
     pub pin_dir: PathBuf,
 
-    /// Where the agent's lock and socket lie.
+    /// The directory of the agent's lock and socket.
     #[arg(long, default_value = "/run/np-agent", value_name = "DIR")]
     pub run_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct MountArgs {
+    /// Where it is to be.
+    #[arg(default_value = "/sys/fs/bpf", value_name = "DIR")]
+    pub dir: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -151,9 +192,28 @@ pub struct ShowArgs {
     #[command(flatten)]
     pub place: PlaceArgs,
 
-    /// A table to read, or JSON to work with.
+    /// The format of the output.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    pub show: ShowArgs,
+
+    /// Print one line, and exit with 0 if the agent is alive, or ready: for the probes of a DaemonSet.
+    #[arg(long, value_enum, conflicts_with = "output")]
+    pub probe: Option<Probe>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Probe {
+    /// The agent's main loop answers, whatever it says.
+    Live,
+    /// Everything has been in force at least once since the agent started. What comes up later shows in
+    /// the status, but does not make the agents of all nodes unavailable at once.
+    Ready,
 }
 
 #[derive(Debug, Args)]
@@ -162,41 +222,41 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "END", required_unless_present = "probes")]
     pub from: Option<String>,
 
-    /// Whom it goes to, after DNAT: namespace/pod, an address, or node:NAME.
+    /// Where it goes, after DNAT: namespace/pod, an address, or node:NAME.
     #[arg(long, value_name = "END", required_unless_present = "probes")]
     pub to: Option<String>,
 
-    /// The destination port, or the name that the destination pod gives it; none with ICMP.
+    /// The destination port, or its name in the destination pod; not with ICMP.
     #[arg(long, value_name = "PORT")]
     pub port: Option<String>,
 
-    /// TCP, UDP, SCTP, or ICMP for an echo request.
+    /// TCP, UDP, SCTP, or ICMP (an echo request).
     #[arg(long, value_name = "NAME", default_value = "TCP", value_parser = protocol)]
     pub protocol: Protocol,
 
-    /// By which of the pods' addresses; else the first family that both ends have.
+    /// The address family; by default the first one that both ends have.
     #[arg(long, value_enum)]
     pub family: Option<Family>,
 
-    /// A directory of manifests to judge by; else the objects that the agent with --run-dir has in
-    /// force.
+    /// A directory of manifests to judge by; by default the objects of the running agent, which is
+    /// asked for them.
     #[arg(long, value_name = "DIR")]
     pub manifests: Option<PathBuf>,
 
-    /// Where the agent's record of objects lies.
+    /// The directory of the agent's socket.
     #[arg(long, default_value = "/run/np-agent", value_name = "DIR", conflicts_with = "manifests")]
     pub run_dir: PathBuf,
 
-    /// Exit with 1 if the verdict is another.
+    /// Exit with 1 if the verdict is not this one.
     #[arg(long, value_enum)]
     pub expect: Option<Expect>,
 
-    /// A file of probes, or - for stdin: one JSON object a line, as {"from":"shop/web-0",
-    /// "to":"10.0.0.7","port":53,"protocol":"UDP","expect":"allow"}. Answers one object a line.
+    /// A file of probes, or - for stdin: one JSON object per line, such as {"from":"shop/web-0",
+    /// "to":"10.0.0.7","port":53,"protocol":"UDP","expect":"allow"}. Prints one object per line.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to", "port", "protocol", "family", "output"])]
     pub probes: Option<PathBuf>,
 
-    /// A text to read, or JSON to work with.
+    /// The format of the output.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
 }
@@ -230,16 +290,16 @@ pub struct LintArgs {
     #[arg(value_name = "FILE|DIR", required_unless_present_any = ["codes", "explain"])]
     pub paths: Vec<PathBuf>,
 
-    /// A range that Services get their addresses from; may be given several times. ServiceCIDR
-    /// objects and Services among the manifests count as well.
+    /// A range that Services get their addresses from. ServiceCIDR objects and Services among the
+    /// manifests count as well. Repeatable.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub service_cidr: Vec<IpNet>,
 
-    /// Which findings make the exit code 1: these and more severe ones.
+    /// The least severity that makes the exit code 1.
     #[arg(long, value_enum, default_value_t = FailOn::Warning, value_name = "SEVERITY")]
     pub fail_on: FailOn,
 
-    /// A table to read, or JSON to work with.
+    /// The format of the output.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
 
@@ -247,7 +307,7 @@ pub struct LintArgs {
     #[arg(long, conflicts_with_all = ["paths", "explain"])]
     pub codes: bool,
 
-    /// Print what a code means, with an example and the remedy; "all" prints every one.
+    /// Print what a code means, with the remedy and an example; "all" prints every code.
     #[arg(long, value_name = "CODE", conflicts_with = "paths")]
     pub explain: Option<String>,
 }

@@ -4,18 +4,25 @@
 //! Everything between is kept and brought up to date with what was touched, so that an event costs
 //! what it changes. It equals what would be made from nothing.
 
+mod holding;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use np_common::config::Config;
 use np_common::endpoint::Role;
 
-use crate::bind::{self, Bindings, Placement, RefusedSource, Settings};
-use crate::compile::{Atom, Compiled, Isolation};
+use crate::bind::{self, Bindings, Missing, Placement, RefusedSource, Settings};
+pub use holding::{Held, InForce};
+
+use holding::Holding;
+
+use crate::compile::{Compiled, Isolation};
 use crate::index::{Index, Touched};
-use crate::model::{Change, Device, DeviceChange, IfIndex, NodeName, PolicyKey};
+use crate::model::{
+    Change, Device, DeviceChange, IfIndex, NodeName, Pod, PodKey, PodUid, PolicyKey,
+};
 use crate::plan::record::{EndpointRecord, SideRecord};
-use crate::plan::{self, Limits, Lowered, NoRoom, Op, Scope, Tables};
+use crate::plan::{self, Limits, Lowered, Op, Scope, Tables};
 
 #[derive(Debug)]
 pub struct Reconciler {
@@ -25,8 +32,13 @@ pub struct Reconciler {
     touched: Touched,
     devices: BTreeMap<IfIndex, Device>,
     bindings: Bindings,
+    /// The pods of this node, whether their devices are known or not.
+    local: BTreeSet<PodKey>,
+    missing: Vec<Missing>,
     placements: BTreeMap<IfIndex, Placement>,
-    compiled: Compiled,
+    holding: Holding,
+    /// Pods of an earlier run whose labels it could not record, by uid.
+    without_labels: BTreeSet<PodUid>,
     lowered: Lowered,
     desired: Tables,
     /// What the maps hold.
@@ -40,16 +52,6 @@ pub struct Reconciler {
 #[derive(Debug)]
 pub struct Plan {
     pub ops: Vec<Op>,
-    /// The change is too large for a map. What is in force stays: the operations only make devices
-    /// default-deny, and close tunnels and further sources to pods.
-    pub refused: Option<Refused>,
-}
-
-/// Why a change is not written, and whose policies ask for the most.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    pub no_room: NoRoom,
-    pub policies: Vec<PolicyKey>,
 }
 
 impl Reconciler {
@@ -63,8 +65,11 @@ impl Reconciler {
             touched: Touched::default(),
             devices: BTreeMap::new(),
             bindings: Bindings::default(),
+            local: BTreeSet::new(),
+            missing: Vec::new(),
             placements: BTreeMap::new(),
-            compiled: Compiled::default(),
+            holding: Holding::default(),
+            without_labels: BTreeSet::new(),
             lowered: Lowered::default(),
             desired: Tables { config, ..Tables::default() },
             actual,
@@ -76,14 +81,27 @@ impl Reconciler {
     /// With maps of another size.
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self.holding.set_limits(limits);
         self
     }
 
     /// Takes changes of objects in.
     pub fn objects(&mut self, changes: impl IntoIterator<Item = Change>) {
         for change in changes {
-            self.index.apply(change, &mut self.touched);
+            match change {
+                Change::Replace(collection, objects) => {
+                    for change in self.index.replacing(&collection, objects) {
+                        self.object(change);
+                    }
+                }
+                Change::Apply(_) | Change::Delete(..) => self.object(change),
+            }
         }
+    }
+
+    fn object(&mut self, change: Change) {
+        self.holding.about_to_change(&change, &self.index);
+        self.index.apply(change, &mut self.touched);
     }
 
     /// Takes a change of a device in. Returns a write that cannot wait for the next plan: the index
@@ -124,61 +142,61 @@ impl Reconciler {
         holds
     }
 
+    /// As [`Self::restore`], of a pod whose labels were too large to be recorded. Until its object
+    /// is seen nobody can say what selects it, and it is isolated.
+    pub fn restore_without_labels(&mut self, endpoint: &EndpointRecord) -> bool {
+        let holds = self.restore(endpoint);
+        if holds {
+            self.without_labels.insert(endpoint.uid.clone());
+        }
+        holds
+    }
+
+    /// Holds back the policies that an earlier run held back, rather than others.
+    pub fn restore_held(&mut self, held: impl IntoIterator<Item = PolicyKey>) {
+        self.holding.restore(held);
+    }
+
+    /// Goes on after the endpoint id that an earlier run gave last.
+    pub fn resume_after(&mut self, last_id: u16) {
+        self.bindings.resume_after(last_id);
+    }
+
     /// Brings the desired tables up to date and plans the writes that lead there.
     pub fn plan(&mut self) -> Plan {
-        self.placements =
-            self.bindings.place(&self.devices, &self.index, &self.node, &self.settings);
         let touched = std::mem::take(&mut self.touched);
-        let pods = self.bindings.iter().map(|(_, bound)| bound.pod.as_ref());
-        let changed = self.compiled.update(&self.index, &touched, pods);
+        for key in &touched.pods {
+            let here = self.index.pod(key).is_some_and(|pod| pod.node.as_ref() == Some(&self.node));
+            if here {
+                self.local.insert(key.clone());
+            } else {
+                self.local.remove(key);
+            }
+        }
+        let facts = bind::Facts {
+            devices: &self.devices,
+            index: &self.index,
+            node: &self.node,
+            local: &self.local,
+            settings: &self.settings,
+            in_force: &self.actual.endpoints,
+        };
+        self.placements = self.bindings.place(&facts);
+        self.missing = bind::missing(&self.bindings, &facts);
+        self.desired.sources = bind::sources(&self.bindings, &facts);
+        let pods: Vec<&Pod> = self.bindings.iter().map(|(_, bound)| bound.pod.as_ref()).collect();
+        let unseen = |pod: &&&Pod| self.index.same_pod(&pod.key, &pod.uid).is_none();
+        let bound = pods.iter().filter(unseen).map(|pod| &pod.uid).collect::<BTreeSet<_>>();
+        self.without_labels.retain(|uid| bound.contains(uid));
+        self.holding.set_unknown(self.without_labels.clone());
+        let changed = self.holding.update(&self.index, &touched, &pods);
 
         bind::lower(&self.placements, &self.devices, &self.bindings, &mut self.desired);
-        self.desired.sources = bind::sources(&self.bindings, &self.settings);
         self.desired.tunnels = bind::tunnels(&self.devices, &self.settings);
         let ids = self.bindings.ids();
-        self.lowered.update(&self.compiled, &changed, &ids, &mut self.desired, &mut self.scope);
-        let mut ops = plan::diff(&self.actual, &self.desired, &self.scope);
-        let refused = plan::room(&self.actual, &ops, &self.limits).err().map(|no_room| {
-            let tunnels = ops.iter().any(|op| matches!(op, Op::SetTunnel(_)));
-            // The generation is the new tunnels'.
-            ops.retain(|op| self.denies(op) || tunnels && matches!(op, Op::SetConfig(_)));
-            Refused { no_room, policies: self.heaviest(&no_room) }
-        });
-        Plan { ops, refused }
-    }
-
-    /// Whether an operation takes a device from what nobody knows to default-deny, or closes a
-    /// tunnel or a further source to pods.
-    fn denies(&self, op: &Op) -> bool {
-        match op {
-            Op::SetIface(iface) => {
-                let known = self.actual.ifaces.contains_key(&iface.ifindex());
-                !known && iface.role() != Some(Role::Pod)
-            }
-            Op::SetTunnel(_) | Op::RemoveSource(..) => true,
-            _ => false,
-        }
-    }
-
-    /// The policies of the rule set that asks most of a map.
-    fn heaviest(&self, no_room: &NoRoom) -> Vec<PolicyKey> {
-        let blocks = |isolation: &Isolation| -> usize {
-            let peers = isolation.rule_set.rules().iter().flat_map(|rule| &rule.peers).flatten();
-            peers
-                .map(|atom| match atom {
-                    Atom::Block(block) => 1 + block.except.len(),
-                    Atom::PodsOf { .. } | Atom::Pods { .. } | Atom::Port(_) => 0,
-                })
-                .sum()
-        };
-        let rules = |isolation: &Isolation| self.lowered.size(&isolation.rule_set, &self.desired);
-        let subjects = self.compiled.subjects.values();
-        let isolations = subjects.flat_map(|subject| [&subject.ingress, &subject.egress]).flatten();
-        let heaviest = isolations.max_by_key(|isolation| match no_room.map {
-            "RULES" => rules(isolation),
-            _ => blocks(isolation),
-        });
-        heaviest.map(|isolation| isolation.policies.clone()).unwrap_or_default()
+        let compiled = self.holding.in_force();
+        self.lowered.update(compiled, &changed, &ids, &mut self.desired, &mut self.scope);
+        Plan { ops: plan::within(&self.actual, &self.desired, &self.scope, &self.limits) }
     }
 
     /// A write was made.
@@ -186,16 +204,23 @@ impl Reconciler {
         op.apply(&mut self.actual);
     }
 
+    /// The maps hold something else than what was written to them. The next plan starts from that.
+    pub fn found(&mut self, actual: Tables) {
+        self.actual = actual;
+        self.scope = Scope::everything();
+    }
+
     /// All writes of the plan were made.
     pub fn finished(&mut self) {
         // Mostly the first plan, and what follows changes little of it.
         if self.scope.everything {
             self.index.pack();
-            self.compiled.pack();
+            self.holding.pack();
             self.desired.pack();
             self.actual.pack();
         }
         self.scope = Scope::default();
+        self.holding.finished();
     }
 
     /// A write could not be made, and those after it were not tried.
@@ -213,7 +238,7 @@ impl Reconciler {
             .bindings
             .iter()
             .map(|(ifindex, bound)| {
-                let subject = self.compiled.subjects.get(&bound.pod.uid);
+                let subject = self.compiled().subjects.get(&bound.pod.uid);
                 EndpointRecord {
                     id: bound.id.get(),
                     pod: bound.pod.key.clone(),
@@ -238,6 +263,11 @@ impl Reconciler {
         bind::refused_sources(&self.bindings, &self.settings)
     }
 
+    /// Pods of this node whose policies are not enforced, because no device leads to them.
+    pub fn missing(&self) -> &[Missing] {
+        &self.missing
+    }
+
     pub fn index(&self) -> &Index {
         &self.index
     }
@@ -254,8 +284,24 @@ impl Reconciler {
         &self.placements
     }
 
+    /// What is to be in force: of a policy that is held back, what counts in its place.
     pub fn compiled(&self) -> &Compiled {
-        &self.compiled
+        self.holding.in_force()
+    }
+
+    /// The policies that the maps have no room for, ascending.
+    pub fn held(&self) -> impl ExactSizeIterator<Item = &Held> {
+        self.holding.held()
+    }
+
+    /// How often was asked whether there is room: not again before something has changed.
+    pub fn measurements(&self) -> u64 {
+        self.holding.measurements()
+    }
+
+    /// Pods that are isolated because nobody knows their labels, by uid.
+    pub fn without_labels(&self) -> &BTreeSet<PodUid> {
+        &self.without_labels
     }
 
     pub fn actual(&self) -> &Tables {
@@ -264,26 +310,5 @@ impl Reconciler {
 
     pub fn desired(&self) -> &Tables {
         &self.desired
-    }
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { no_room, policies } = self;
-        write!(f, "the change is not written, what was in force stays: {no_room}")?;
-        let most = match no_room.map {
-            "PEERS" => "it grows with the pods that policies of this node tell apart",
-            "CIDRS" => "write fewer or wider ipBlocks",
-            _ => "write fewer distinct lists of ports, or fewer distinct peers",
-        };
-        if !policies.is_empty() {
-            let names: Vec<String> = policies.iter().take(3).map(PolicyKey::to_string).collect();
-            let more = policies.len().saturating_sub(names.len());
-            write!(f, "; most of it is for NetworkPolicy {}", names.join(", "))?;
-            if more > 0 {
-                write!(f, " and {more} more")?;
-            }
-        }
-        write!(f, "; {most}")
     }
 }

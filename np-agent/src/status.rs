@@ -5,7 +5,8 @@ use np_common::verdict::{Action, Reason, posture};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::record::EndpointRecord;
-use crate::source::Invalid;
+use crate::source::api::FeedStatus;
+use crate::source::{Invalid, Narrowed};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -14,6 +15,9 @@ pub struct Status {
     pub agent: AgentState,
     /// The maps hold what the objects say, and every device has its programs.
     pub ready: bool,
+    /// Since the agent's start they have done so at least once: what a roll-out waits for.
+    #[serde(default)]
+    pub started: bool,
     pub generation: u32,
     /// Change batches applied or refused since the agent started.
     pub batches: u64,
@@ -23,11 +27,29 @@ pub struct Status {
     pub counters: Vec<Counter>,
     /// Manifests that were refused, as they stand now.
     pub invalid: Vec<Invalid>,
+    /// What is not understood of the API server's objects, as they stand now.
+    #[serde(default)]
+    pub narrowed: Vec<Narrowed>,
+    /// How far the agent is with what it asks of the API server; empty where it reads manifests.
+    #[serde(default)]
+    pub api: Vec<FeedStatus>,
     /// Entries of pods' annotations that do not count.
     #[serde(default)]
     pub refused_sources: Vec<String>,
+    /// Policies that the maps have no room for, and what counts in their place.
+    #[serde(default)]
+    pub held: Vec<String>,
+    /// What of pods is too large for the record of bindings.
+    #[serde(default)]
+    pub not_recorded: Vec<String>,
     /// What keeps the agent from being ready.
     pub diagnostics: Vec<String>,
+    /// Programs of others that are worth a look.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// What was found otherwise than it should be at devices and in maps, and put right.
+    #[serde(default)]
+    pub repairs: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! The BPF maps, declared by the rows of [`np_common::maps`], and the verdict's view of them.
 
+use core::arch::asm;
 use core::ptr;
 
 use aya_ebpf::macros::map;
@@ -7,10 +8,10 @@ use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use np_common::addr::Addr;
 use np_common::config::Config;
-use np_common::decide::Maps;
+use np_common::decide::{Case, Maps};
 use np_common::direction::Hook;
 use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord};
-use np_common::flow::{Flow, FlowKey};
+use np_common::flow::{Denied, Flow, FlowKey, Time};
 use np_common::fragment::{FragmentKey, PortPair};
 use np_common::maps as specs;
 use np_common::rules::{ALLOW, CidrKey, ClassId, RuleKey};
@@ -38,6 +39,7 @@ declare! {
     CIDRS: LpmTrie<CidrKey, u32>;
     RULES: LpmTrie<RuleKey, u32>;
     FLOWS: LruHashMap<FlowKey, Flow>;
+    DENIED: LruHashMap<FlowKey, Denied>;
     FRAGMENTS: LruHashMap<FragmentKey, PortPair>;
     TUNNELS: Array<u64>;
     CONFIG: Array<Config>;
@@ -45,6 +47,10 @@ declare! {
     // No program reads it; it lies with the others so that it lives and dies with them.
     RECORDS: Array<[u8; specs::RECORD_CHUNK]>;
 }
+
+/// Where a program keeps what it finds out while it runs. It is not pinned: nobody else reads it.
+#[map]
+static CASE: PerCpuArray<Case> = PerCpuArray::with_max_entries(1, 0);
 
 /// The slot of IFACES that an ifindex shares with those that differ by a multiple of 65,536.
 const IFACE_SLOTS: u32 = specs::IFACES.max_entries - 1;
@@ -86,11 +92,16 @@ impl Maps for KernelMaps {
 
     #[inline(always)]
     fn policy(&self, id: EndpointId) -> PolicyWord {
-        ENDPOINTS.get_ptr(u32::from(id.get())).map_or(PolicyWord::OPEN, |endpoint| {
+        ENDPOINTS.get_ptr(u32::from(id.get())).map_or(PolicyWord::FREE, |endpoint| {
             // SAFETY: a field of the element that the lookup returned.
             let policy = unsafe { &raw const (*endpoint).policy };
             PolicyWord::from_bits(word!(policy))
         })
+    }
+
+    #[inline(always)]
+    fn has_lived(&self, id: EndpointId, generation: u32) -> bool {
+        ENDPOINTS.get(u32::from(id.get())).is_some_and(|endpoint| endpoint.has_lived(generation))
     }
 
     #[inline(always)]
@@ -138,6 +149,37 @@ impl Maps for KernelMaps {
     fn record(&self, key: &FlowKey, flow: Flow) {
         // A flow that cannot be recorded is judged again with its next packet.
         let _full = FLOWS.insert(key, flow, 0);
+    }
+
+    #[inline(always)]
+    fn denied(&self, key: &FlowKey, time: Time) -> bool {
+        // SAFETY: as in `with_flow`.
+        DENIED.get_ptr_mut(key).is_some_and(|denied| unsafe { &mut *denied }.counts(time))
+    }
+
+    #[inline(always)]
+    fn record_denied(&self, key: &FlowKey, time: Time) {
+        // Without it, the other side is taken to begin what it says next.
+        let _full = DENIED.insert(key, Denied::new(time), 0);
+    }
+
+    #[inline(always)]
+    fn with_case<T>(&self, f: impl FnOnce(&mut Case) -> T) -> Option<T> {
+        let case = CASE.get_ptr_mut(0)?;
+        // SAFETY: this CPU's own element, and TC programs of one CPU do not interrupt each other. It
+        // holds zeros or what an earlier program left, a case either way.
+        Some(f(unsafe { &mut *case }))
+    }
+
+    #[inline(always)]
+    fn settled<'a>(&self, case: &'a mut Case) -> &'a mut Case {
+        let mut place = ptr::from_mut(case);
+        // SAFETY: the pointer that comes out is the one that went in; the compiler does not know, nor
+        // what is there, and has to read it.
+        unsafe {
+            asm!("{place} = {place}", place = inout(reg) place, options(nostack));
+            &mut *place
+        }
     }
 
     #[inline(always)]

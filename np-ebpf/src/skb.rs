@@ -24,9 +24,9 @@ pub struct Skb {
 /// Reads one field of the context. Volatile, because the verifier refuses a load that the
 /// compiler made wide enough for two fields.
 macro_rules! field {
-    ($skb:expr, $field:ident) => {
+    ($skb:expr, $($field:ident).+) => {
         // SAFETY: the kernel hands a valid context to the program, for as long as it runs.
-        unsafe { ptr::read_volatile(&raw const (*$skb.raw).$field) }
+        unsafe { ptr::read_volatile(&raw const (*$skb.raw).$($field).+) }
     };
 }
 
@@ -41,10 +41,12 @@ impl Skb {
         Context {
             ifindex: field!(self, ifindex),
             ingress_ifindex: field!(self, ingress_ifindex),
+            // A pointer, of which only this is asked.
+            socket: !field!(self, __bindgen_anon_2.sk).is_null(),
             tag: self.tag(),
             ethertype: u16::from_be(field!(self, protocol) as u16),
             // SAFETY: the helper takes nothing and touches nothing.
-            time: Time { now: unsafe { bpf_jiffies64() } as u32, hz: HZ.load() },
+            time: Time::new(unsafe { bpf_jiffies64() }, HZ.load()),
         }
     }
 
@@ -53,12 +55,16 @@ impl Skb {
         Tag::from_bits(field!(self, tc_index) as u16)
     }
 
-    /// Writes the tag if it changed, so that a packet that keeps it costs no write.
+    /// Writes the tag, also to `tc_classid`: what a TCX program behind ours leaves there, the kernel
+    /// puts into `tc_index` when that program answers PASS (`tcx_run`, net/core/dev.c), and a
+    /// program that does not know of it leaves our own.
     #[inline(always)]
     pub fn set_tag(&self, tag: Tag) {
-        if tag != self.tag() {
-            // SAFETY: as in `field`; tc_index is writable to a classifier.
-            unsafe { ptr::write_volatile(&raw mut (*self.raw).tc_index, u32::from(tag.bits())) }
+        let bits = u32::from(tag.bits());
+        // SAFETY: as in `field`; a classifier may write both.
+        unsafe {
+            ptr::write_volatile(&raw mut (*self.raw).tc_index, bits);
+            ptr::write_volatile(&raw mut (*self.raw).tc_classid, bits);
         }
     }
 }
@@ -84,6 +90,11 @@ impl PacketReader for Skb {
         }
         // SAFETY: the helper wrote all N bytes, and what may follow them is padding.
         Some(unsafe { header.assume_init() }.bytes)
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        field!(self, len)
     }
 
     /// In place where it can: every packet pays for this.

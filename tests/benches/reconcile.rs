@@ -151,7 +151,7 @@ fn relabel_a_local_pod(bencher: Bencher<'_, '_>, Size(scale): &Size) {
 #[divan::bench(args = SIZES)]
 fn delete_and_make_a_remote_pod(bencher: Bencher<'_, '_>, Size(scale): &Size) {
     let pod = scale.pod(7, "v1");
-    let gone = Change::Delete(ObjectKey::Pod(pod.key.clone()));
+    let gone = Change::delete(ObjectKey::Pod(pod.key.clone()));
     repeated(bencher, *scale, [applied(pod), gone]);
 }
 
@@ -162,7 +162,7 @@ fn delete_and_make_a_policy(bencher: Bencher<'_, '_>, Size(scale): &Size) {
         _ => None,
     });
     let policy = policy.expect("the cluster has policies");
-    let gone = Change::Delete(ObjectKey::Policy(policy.key.clone()));
+    let gone = Change::delete(ObjectKey::Policy(policy.key.clone()));
     repeated(bencher, *scale, [Change::Apply(Object::Policy(policy)), gone]);
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-pub use process::{Agent, agent_binary};
+pub use process::{Agent, Source, agent_binary, built};
 
 use crate::manifests;
 use crate::topology::Cluster;
@@ -22,7 +22,7 @@ use crate::topology::Cluster;
 pub const POLICIES: &str = "policies.yaml";
 
 /// How long an agent may take to be ready, or to apply an edit, on a busy machine.
-const SETTLE: Duration = Duration::from_secs(15);
+const SETTLE: Duration = Duration::from_secs(60);
 
 /// An agent's status document, as far as the harness reads it.
 #[derive(Clone, Debug, Deserialize)]
@@ -34,6 +34,20 @@ pub struct Status {
     pub counters: Vec<Counter>,
     pub invalid: Vec<InvalidObject>,
     pub diagnostics: Vec<String>,
+    /// What is not understood of the API server's objects.
+    pub narrowed: Vec<serde_json::Value>,
+    /// How far the agent is with each collection; empty without an API server.
+    pub api: Vec<ApiStatus>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct ApiStatus {
+    pub resource: String,
+    pub state: String,
+    pub listed: bool,
+    /// For how many seconds it has been away, and why.
+    pub away: Option<u64>,
+    pub problem: Option<String>,
 }
 
 impl Status {
@@ -100,31 +114,37 @@ pub struct Agents {
 impl Agents {
     /// Writes the cluster's manifests and starts an agent on every node.
     pub fn start(cluster: &Cluster) -> Result<Self> {
-        let binary = agent_binary()?;
-        let pins = Pins::new()?;
-        let files = tempfile::Builder::new()
-            .prefix("np-tests-")
-            .tempdir()
-            .context("make a directory for manifests")?;
+        let files = directory()?;
         let manifests = files.path().join("manifests");
         fs::create_dir(&manifests).context("make the directory of manifests")?;
         for (name, content) in manifests::files(&cluster.spec) {
             replace(&manifests, name, &content)?;
         }
+        let mut started = Self::of(cluster, files, &Source::Manifests(manifests))?;
+        for agent in &mut started.agents {
+            agent.start()?;
+        }
+        started.find_pods(cluster)?;
+        Ok(started)
+    }
+
+    /// Prepares agents that follow an API server; the caller starts them.
+    pub fn over_server(cluster: &Cluster, kubeconfig: &Path) -> Result<Self> {
+        Self::of(cluster, directory()?, &Source::Kubeconfig(kubeconfig.to_owned()))
+    }
+
+    fn of(cluster: &Cluster, files: tempfile::TempDir, source: &Source) -> Result<Self> {
+        let binary = agent_binary()?;
+        let pins = Pins::new()?;
         let mut agents = Vec::new();
         for node in &cluster.spec.nodes {
             let run_dir = files.path().join(node.name);
             fs::create_dir(&run_dir).with_context(|| format!("make {}", run_dir.display()))?;
             let inside = cluster.namespace(node.name)?.clone();
             let pin_dir = pins.0.join(node.name);
-            agents.push(Agent::new(node.name, &binary, inside, &manifests, pin_dir, run_dir));
+            agents.push(Agent::new(node.name, &binary, inside, source.clone(), pin_dir, run_dir));
         }
-        let mut started = Self { agents, pins, files };
-        for agent in &mut started.agents {
-            agent.start()?;
-        }
-        started.find_pods(cluster)?;
-        Ok(started)
+        Ok(Self { agents, pins, files })
     }
 
     /// Waits until every agent is ready and has found every pod of its node: one without the other
@@ -223,6 +243,11 @@ impl Agents {
             if told.is_empty() { "nothing".into() } else { told.join(", ") }
         )
     }
+}
+
+fn directory() -> Result<tempfile::TempDir> {
+    let named = tempfile::Builder::new().prefix("np-tests-").tempdir();
+    named.context("make a directory for manifests")
 }
 
 /// Replaces a file as a whole: no reader sees half of it.

@@ -18,6 +18,35 @@ pub fn runner(name: &str, cases: u32) -> TestRunner {
     })
 }
 
+/// An answer for each question, over and over: it shrinks with the case.
+#[derive(Debug)]
+pub struct Choices<'a> {
+    all: &'a [u32],
+    next: usize,
+}
+
+impl<'a> Choices<'a> {
+    pub fn new(all: &'a [u32]) -> Self {
+        Self { all, next: 0 }
+    }
+
+    /// How many answers there have been.
+    pub fn asked(&self) -> usize {
+        self.next
+    }
+
+    pub fn below(&mut self, count: usize) -> usize {
+        self.next += 1;
+        self.all[self.next % self.all.len()] as usize % count.max(1)
+    }
+
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last + 1));
+        }
+    }
+}
+
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))

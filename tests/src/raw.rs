@@ -116,7 +116,8 @@ impl Raw {
     }
 }
 
-fn link_address(ifindex: i32, protocol: u16) -> libc::sockaddr_ll {
+/// A device, and the protocol in network byte order, as packet sockets name them.
+pub(crate) fn link_address(ifindex: i32, protocol: u16) -> libc::sockaddr_ll {
     libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
         sll_protocol: protocol,

@@ -14,7 +14,8 @@ use std::net::IpAddr;
 use np_agent::bind::Settings;
 use np_agent::index::{Index, Touched};
 use np_agent::model::{
-    Change, Device, DeviceChange, DevicePeer, IfIndex, Labels, NodeName, Phase, Pod, PodKey, PodUid,
+    Change, Device, DeviceChange, DevicePeer, HostRoute, IfIndex, Labels, NodeName, Phase, Pod,
+    PodKey, PodUid,
 };
 use np_agent::plan::Tables;
 use np_agent::plan::simulate::Simulated;
@@ -158,13 +159,16 @@ pub fn device(ifindex: u32, pod: Option<Vec<IpAddr>>) -> Device {
         index: IfIndex(ifindex),
         name: format!("dev{ifindex}"),
         kind: is_pod.then(|| "veth".to_owned()),
+        hardware: !is_pod,
         layer3: false,
         loopback: false,
         encapsulations: Vec::new(),
+        master: None,
+        lower: None,
         peer: is_pod.then_some(peer),
         addresses: Vec::new(),
         gateway: !is_pod,
-        host_routes: pod.unwrap_or_default(),
+        host_routes: pod.unwrap_or_default().into_iter().map(HostRoute::from).collect(),
     }
 }
 
@@ -213,10 +217,10 @@ impl Path<'_> {
     fn carry(&self, wire: &Wire, src: &Place, dst: &Place) -> Result<(), Dropped> {
         let (node, ifindex, tag) = match src {
             Place::Device(node, ifindex) => {
-                let from = Ingress { ifindex: *ifindex, tag: Tag::NONE };
+                let from = Ingress { ifindex: *ifindex, tag: Tag::LOST };
                 (node, *ifindex, self.hook(Hook::FromPod, node, *ifindex, &from, wire)?)
             }
-            Place::Node(node) => (node, 0, Tag::NONE),
+            Place::Node(node) => (node, 0, Tag::LOST),
             Place::Outside => return self.arrive(wire, dst),
         };
         let from = Ingress { ifindex, tag };
@@ -241,7 +245,7 @@ impl Path<'_> {
             Place::Node(node) => (node, None),
             Place::Outside => return Ok(()),
         };
-        let from = Ingress { ifindex: UPLINK, tag: Tag::NONE };
+        let from = Ingress { ifindex: UPLINK, tag: Tag::LOST };
         let tag = self.hook(Hook::FromUplink, node, UPLINK, &from, wire)?;
         if let Some(veth) = veth {
             let from = Ingress { ifindex: UPLINK, tag };
@@ -263,6 +267,7 @@ impl Path<'_> {
         let context = Context {
             ifindex,
             ingress_ifindex: from.ifindex,
+            socket: from.ifindex == 0,
             tag: from.tag,
             ethertype: wire.ethertype,
             time: Time { now: 0, hz: 100 },

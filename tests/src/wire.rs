@@ -22,6 +22,11 @@ pub fn hardware_address(text: &str) -> Option<[u8; 6]> {
     octets?.try_into().ok()
 }
 
+/// A hardware address as `ip` and `bridge` write it.
+pub fn hardware_text(address: [u8; 6]) -> String {
+    address.map(|octet| format!("{octet:02x}")).join(":")
+}
+
 /// Which piece of its datagram a packet is.
 #[derive(Clone, Copy, Debug)]
 pub struct Fragment {

@@ -270,6 +270,77 @@ fn only_what_the_node_itself_sends_is_free() {
     assert!(out.contains("give node:n1"), "{out}");
 }
 
+/// Nothing in a manifest proves that an address is not the node's own, where nothing is judged.
+#[test]
+fn a_denial_says_when_it_rests_on_whose_an_address_is() {
+    let unless = |from: &str, to: &str, protocol: &str| {
+        let ends = format!("--from {from} --to {to} --protocol {protocol} --port 53");
+        let (code, out, error) = explain(&format!("{ends} -o json"));
+        assert_eq!(code, 0, "{error}");
+        let answer: Value = serde_json::from_str(&out).expect("JSON");
+        let (_, text, _) = explain(&ends);
+        assert_eq!(answer["unless"] == "own-node", text.contains(", unless "), "{text}");
+        (answer["verdict"] == "allow", answer["unless"] == "own-node", text)
+    };
+    for (from, to, expected) in [
+        ("shop/web-0", "169.254.20.10", (false, true)),
+        ("shop/web-0", "fe80::1", (false, true)),
+        ("shop/web-0", "10.1.0.254", (false, true)),
+        ("169.254.20.10", "shop/api-0", (false, true)),
+        ("10.1.0.1", "10.1.0.254", (false, true)),
+        // Another node's, and nobody's.
+        ("shop/web-0", "10.1.1.254", (false, false)),
+        ("shop/web-0", "203.0.113.1", (false, false)),
+        ("shop/web-0", "192.168.65.11", (false, false)),
+        ("other/client", "169.254.20.10", (true, false)),
+    ] {
+        let (allowed, unless, text) = unless(from, to, "UDP");
+        assert_eq!((allowed, unless), expected, "{from} {to}\n{text}");
+    }
+    let (_, _, text) = unless("shop/web-0", "169.254.20.10", "UDP");
+    assert!(text.contains("DENY (egress-denied), unless 169.254.20.10 is node n1's own"), "{text}");
+    assert!(text.contains("for that, give node:n1 instead"), "{text}");
+    let (_, answers, _) =
+        probes("", r#"{"from":"shop/web-0","to":"169.254.20.10","port":53,"protocol":"UDP"}"#);
+    assert_eq!(answers[0]["unless"], "own-node");
+}
+
+/// A webhook that the API server calls, or a scraper with hostNetwork: over VXLAN the rule for the
+/// node's address does not let it in.
+#[test]
+fn a_node_may_come_through_an_overlay_under_another_address() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::copy(fixture().join("cluster.yaml"), dir.path().join("cluster.yaml")).expect("a copy");
+    let policy = |cidr: &str| {
+        let policy = format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: p, namespace: \
+             shop}}, spec: {{podSelector: {{matchLabels: {{app: db}}}}, ingress: [{{from: [{{ipBlock: \
+             {{cidr: {cidr}}}}}]}}]}}}}"
+        );
+        std::fs::write(dir.path().join("policy.yaml"), policy).expect("a file");
+    };
+    let ask = |from: &str| {
+        let output = run(dir.path(), &format!("--from {from} --to shop/db-0 --port 9443"), "");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    policy("192.168.65.10/32");
+    for from in ["node:n1", "shop/scraper"] {
+        let out = ask(from);
+        assert!(out.contains("ALLOW (allowed)"), "{out}");
+        assert!(out.contains("podCIDR, 10.1.0.0. Judged by it, the verdict is DENY.\n"), "{out}");
+    }
+    policy("10.1.0.0/32");
+    let out = ask("node:n1");
+    assert!(out.contains("DENY (ingress-denied)"), "{out}");
+    assert!(out.contains("10.1.0.0. Judged by it, the verdict is ALLOW.\n"), "{out}");
+    let out = ask("10.1.0.0");
+    assert!(out.contains("ALLOW (allowed)"), "{out}");
+    assert!(out.contains("10.1.0.0 is the first address of node n1's podCIDR"), "{out}");
+    policy("10.0.0.0/8");
+    assert!(!ask("node:n2").contains("overlay"), "its own node");
+    assert!(ask("192.168.65.10").contains("DENY (ingress-denied)"));
+}
+
 #[test]
 fn pods_are_asked_about_by_either_address() {
     let ends = "--from shop/web-0 --to shop/api-0 --port 8443 -o json";
@@ -303,12 +374,12 @@ fn the_exit_code_compares_with_what_is_expected() {
 #[test]
 fn bad_input_says_what_to_give_instead() {
     for (args, said) in [
-        ("--from shop/web-0 --to shop/none --port 1", "no pod is called shop/none"),
+        ("--from shop/web-0 --to shop/none --port 1", "there is no pod shop/none"),
         ("--from shop/web-0 --to web --port 1", "give namespace/pod, an address, or node:NAME"),
-        ("--from node:n9 --to shop/web-0 --port 1", "no Node is called n9"),
+        ("--from node:n9 --to shop/web-0 --port 1", "there is no Node n9"),
         ("--from shop/web-0 --to shop/migrate --port 1", "has finished"),
         ("--from shop/web-0 --to shop/db-0", "add --port"),
-        ("--from shop/web-0 --to shop/db-0 --port 65536", "no port"),
+        ("--from shop/web-0 --to shop/db-0 --port 65536", "is not a port"),
         ("--from shop/web-0 --to shop/db-0 --port http", "it names none"),
         ("--from shop/web-0 --to shop/api-0 --port admin", "9000 and 9001"),
         ("--from shop/web-0 --to 203.0.113.1 --port https", "give the number"),
@@ -317,6 +388,13 @@ fn bad_input_says_what_to_give_instead() {
         ("--from shop/web-0 --to 127.0.0.1 --port 1", "never on the wire"),
         ("--from shop/web-0 --to 10.96.0.20 --port 443", "give a pod behind it (shop/api-0)"),
         ("--from shop/web-0 --to shop/api --port 443", "its targetPort (https for 443)"),
+        (
+            "--from shop/web-0 --to default/kubernetes --port 443",
+            "it has no selector: give the address of an endpoint (192.168.65.10, 192.168.65.11, \
+             192.168.65.12) and its port (6443)",
+        ),
+        ("--from shop/web-0 --to 10.96.0.1 --port 443", "(192.168.65.10, 192.168.65.11, "),
+        ("--from shop/web-0 --to 10.96.0.2 --port 443", "`kubectl get endpoints,endpointslices`"),
     ] {
         let (code, out, error) = explain(args);
         assert_eq!((code, out.as_str()), (2, ""), "{args}\n{error}");

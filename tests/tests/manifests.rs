@@ -15,7 +15,8 @@ const CASES: u32 = 300;
 fn objects(changes: Vec<Change>) -> BTreeMap<ObjectKey, Object> {
     let objects = changes.into_iter().map(|change| match change {
         Change::Apply(object) => (object.key(), object),
-        Change::Delete(key) => panic!("{key} was never there"),
+        Change::Delete(key, _) => panic!("{key} was never there"),
+        Change::Replace(..) => panic!("a directory tells of each object"),
     });
     objects.map(sorted).collect()
 }

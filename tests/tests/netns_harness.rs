@@ -55,3 +55,18 @@ fn a_probe_tells_reply_refusal_and_silence_apart() {
     let nowhere: IpAddr = "10.9.8.2".parse().unwrap();
     assert_eq!(probe(&ns, nowhere, Kind::Tcp(80), PATIENCE), Outcome::Unreachable);
 }
+
+/// TCP would mend it after a second.
+#[test]
+fn a_probe_whose_first_packet_was_dropped_is_no_reply() {
+    let ns = Namespace::new("mended").unwrap();
+    ns.ip("link set lo up").unwrap();
+    let mut servers = Servers::new().unwrap();
+    let ports = Listen { tcp: &[80], udp: &[], dns: false };
+    servers.start("me", &ns, ports, &[]).unwrap();
+    ns.nft("add table inet t\nadd chain inet t in { type filter hook input priority 0; }\nadd rule inet t in tcp dport 80 quota until 100 bytes drop")
+        .unwrap();
+    let lo: IpAddr = "127.0.0.1".parse().unwrap();
+    assert_eq!(probe(&ns, lo, Kind::Tcp(80), PATIENCE), Outcome::Timeout);
+    assert!(probe(&ns, lo, Kind::Tcp(80), PATIENCE).replied());
+}

@@ -37,7 +37,7 @@ fn node(tunnels: &[Encapsulation]) -> Tables {
         tables.ifaces.insert(ifindex, Iface::new(ifindex, role, id));
     }
     let addrs = PODS.map(|text| addr(text).into());
-    tables.endpoints.insert(POD, Endpoint { addrs, policy: PolicyWord::OPEN });
+    tables.endpoints.insert(POD, Endpoint::new(addrs, PolicyWord::OPEN, 0));
     tables.local.extend(addrs.map(|addr| (addr, POD)));
     tables.tunnels.extend(tunnels);
     tables
@@ -68,12 +68,17 @@ fn judge(maps: &Simulated<'_>, at: At, tag: Tag, packet: &Ip) -> Verdict {
 fn judge_frame(maps: &Simulated<'_>, at: At, tag: Tag, ethertype: u16, frame: &[u8]) -> Verdict {
     let At(hook, ifindex, ingress_ifindex) = at;
     let time = Time { now: 0, hz: 100 };
-    decide(hook, maps, frame, &Context { ifindex, ingress_ifindex, tag, ethertype, time })
+    decide(
+        hook,
+        maps,
+        frame,
+        &Context { ifindex, ingress_ifindex, socket: false, tag, ethertype, time },
+    )
 }
 
 /// From the pod to where it leaves the node.
 fn sent(maps: &Simulated<'_>, out: At, packet: &Ip) -> Verdict {
-    let entered = judge(maps, FROM_POD, Tag::NONE, packet);
+    let entered = judge(maps, FROM_POD, Tag::LOST, packet);
     assert_eq!(entered.action(), Action::Pass, "{entered:?}");
     judge(maps, out, entered.tag, packet)
 }
@@ -106,7 +111,7 @@ fn a_pod_cannot_send_what_a_tunnel_unwraps_though_no_policy_isolates_it() {
                 let reason = sent(&maps, out, &packet).reason;
                 assert_eq!(reason, Reason::TunnelFromPod, "{encapsulation:?}");
             }
-            let lost = judge(&maps, TO_UPLINK, Tag::NONE, &packet).reason;
+            let lost = judge(&maps, TO_UPLINK, Tag::LOST, &packet).reason;
             assert_eq!(lost, Reason::TunnelFromPod, "{encapsulation:?}");
             assert_eq!(maps.flows.borrow().len(), 0);
         }
@@ -162,6 +167,7 @@ fn what_the_nodes_own_tunnels_wrap_passes() {
 
     let mut solicitation = Ip::new(addr(PODS[1]), addr("ff02::1"), 58, wire::icmp(135, 0));
     solicitation.hop_limit = 255;
+    solicitation.payload.resize(24, 0);
     let judged = sent(&maps, TO_TUNNEL, &solicitation);
     assert_eq!(judged.reason, Reason::NeighborDiscovery);
     passes(judged.tag, "a pod's neighbour solicitation");
@@ -185,7 +191,7 @@ fn what_the_nodes_own_tunnels_wrap_passes() {
         passes(judged.tag, "a pod's reply");
     }
 
-    passes(Tag::NONE.with_egress_judged(), "a packet whose tag was lost");
+    passes(Tag::judged(EndpointId::NONE), "a packet that was judged");
     passes(Tag::ENTERED, "what another node wrapped, on its way through");
 }
 
@@ -199,7 +205,7 @@ fn a_reply_does_not_reach_a_tunnel_either() {
         let request = udp(NODES[0], PODS[0], client_port, 53);
         assert_eq!(judge(&maps, TO_POD, Tag::ENTERED, &request).reason, Reason::NotIsolated);
         let reply = udp(PODS[0], NODES[0], 53, client_port);
-        assert_eq!(judge(&maps, FROM_POD, Tag::NONE, &reply).reason, Reason::Reply);
+        assert_eq!(judge(&maps, FROM_POD, Tag::LOST, &reply).reason, Reason::Reply);
         sent(&maps, TO_UPLINK, &reply).reason
     };
     assert_eq!((out(VXLAN), out(VXLAN + 1)), (Reason::TunnelFromPod, Reason::ReplyPassed));
@@ -214,7 +220,7 @@ fn a_flow_that_is_older_than_the_tunnel_ends_in_both_directions() {
         let maps = Simulated::new(&tables);
         assert_eq!(sent(&maps, TO_UPLINK, &forward).reason, Reason::NotIsolated);
         assert_eq!(sent(&maps, TO_UPLINK, &forward).reason, Reason::Established);
-        let answered = judge(&maps, FROM_UPLINK, Tag::NONE, &reply).reason;
+        let answered = judge(&maps, FROM_UPLINK, Tag::LOST, &reply).reason;
         assert_eq!(answered, Reason::Reply);
         maps.flows.take()
     };
@@ -225,7 +231,7 @@ fn a_flow_that_is_older_than_the_tunnel_ends_in_both_directions() {
     for _ in 0..2 {
         maps.flows.replace(flows.clone());
         assert_eq!(sent(&maps, TO_UPLINK, &forward).reason, Reason::TunnelFromPod);
-        let answered = judge(&maps, FROM_UPLINK, Tag::NONE, &reply).reason;
+        let answered = judge(&maps, FROM_UPLINK, Tag::LOST, &reply).reason;
         assert_eq!(answered, Reason::TunnelFromPod);
     }
 }

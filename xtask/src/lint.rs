@@ -4,11 +4,12 @@ use std::fs;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::deny;
 use crate::layers::{self, source};
 use crate::shell::{self, find_program, step};
 use crate::workspace::{self, Workspace};
 
-/// Check format, clippy, lock file, manifests, file lengths and layers
+/// Check format, clippy, lock file, manifests, file lengths, licences and layers
 ///
 /// Warnings are errors. np-ebpf builds only for the BPF target: its lints are those of
 /// `cargo xtask build-ebpf`.
@@ -44,6 +45,7 @@ pub fn checks() -> Result<()> {
     let workspace = Workspace::read(true)?;
     manifests(&workspace)?;
     lengths(&workspace)?;
+    deny::check()?;
     step("clippy", || {
         let mut command = shell::cargo();
         command

@@ -4,11 +4,18 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod ci;
+mod cluster;
+mod conformance;
 mod demo;
+mod deny;
 mod fuzz;
+mod image;
 mod layers;
 mod lint;
 mod matrix;
+#[cfg(test)]
+mod quotes;
+mod reasons;
 mod setup;
 mod shell;
 mod soak;
@@ -38,9 +45,14 @@ enum Verb {
     BuildEbpf(build_ebpf::Args),
     Build(build::Args),
     Demo(demo::Args),
+    Image(image::Args),
+    Cluster(cluster::Args),
+    Conformance(conformance::Args),
+    Chart(cluster::chart::Args),
     Test(test::Args),
     Vm(vm::Args),
     Matrix(matrix::Args),
+    Reasons(reasons::Args),
     Bench(bench::Args),
     Fuzz(fuzz::Args),
     Lint(lint::Args),
@@ -54,9 +66,14 @@ fn main() -> ExitCode {
         Verb::BuildEbpf(args) => build_ebpf::run(&args),
         Verb::Build(args) => build::run(&args),
         Verb::Demo(args) => demo::run(&args),
+        Verb::Image(args) => image::run(&args),
+        Verb::Cluster(args) => cluster::run(&args),
+        Verb::Conformance(args) => conformance::run(&args),
+        Verb::Chart(args) => cluster::chart::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Vm(args) => vm::run(&args),
         Verb::Matrix(args) => matrix::run(&args),
+        Verb::Reasons(args) => reasons::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Lint(args) => lint::run(&args),

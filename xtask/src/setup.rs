@@ -1,6 +1,8 @@
 //! Finds what is missing on this machine and installs it, saying what and why before it does.
 //! When all is there it starts nothing but a few version questions.
 
+mod apt;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,6 +31,8 @@ pub enum Needs {
     Run,
     /// That, an emulator, and what builds its disk in memory.
     Machines,
+    /// What `Run` needs, and what a Kubernetes cluster consists of besides its Go programs.
+    Cluster,
 }
 
 /// (program looked for, Debian package, why)
@@ -60,6 +64,18 @@ const MACHINE_PROGRAMS: &[(&str, &str, &str)] = &[
     ("wg", "wireguard-tools", "sets up WireGuard between nodes"),
 ];
 
+/// The same for a cluster.
+const CLUSTER_PROGRAMS: &[(&str, &str, &str)] = &[
+    ("etcd", "etcd-server", "keeps the API server's objects"),
+    ("containerd", "containerd", "runs pods' containers"),
+    ("runc", "runc", "starts them"),
+    ("conntrack", "conntrack", "lets kube-proxy drop flows of Services that changed"),
+    ("/bin/busybox", "busybox-static", "is the shell in the test image"),
+    ("openssl", "openssl", "makes keys and certificates"),
+    ("nsenter", "util-linux", "enters the namespaces of a node"),
+    ("sysctl", "procps", "turns forwarding on in them"),
+];
+
 const RUST_PACKAGES: &[(&str, &str)] = &[
     ("rustc-web", "a Rust compiler that can target BPF"),
     ("cargo-web", "the cargo that goes with it"),
@@ -87,12 +103,21 @@ pub fn ensure(needs: Needs) -> Result<Toolchain> {
         Needs::Build => {}
         Needs::Run => programs(&mut apt, PROGRAMS)?,
         Needs::Machines => programs(&mut apt, &[PROGRAMS, MACHINE_PROGRAMS].concat())?,
+        Needs::Cluster => programs(&mut apt, &[PROGRAMS, CLUSTER_PROGRAMS].concat())?,
     }
     let toolchain = ebpf_toolchain(&mut apt)?;
     if needs != Needs::Build {
         bpffs()?;
     }
     Ok(toolchain)
+}
+
+/// Makes sure that one program is there, from a Debian package if it is missing.
+///
+/// # Errors
+/// If it cannot be installed here.
+pub fn ensure_program(wanted: (&'static str, &'static str, &'static str)) -> Result<()> {
+    programs(&mut Apt::default(), &[wanted])
 }
 
 fn programs(apt: &mut Apt, wanted: &[(&'static str, &'static str, &'static str)]) -> Result<()> {
@@ -230,14 +255,16 @@ impl Apt {
             println!("    {package:<14} {why}");
         }
         self.refresh("installing packages")?;
+        let names: Vec<String> = packages.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let siblings = apt::siblings_of_one_release(names.clone(), simulate)?;
+        if !siblings.is_empty() {
+            println!("    packages of another release are in the way; these change theirs:");
+            println!("    {}", siblings.join(" "));
+        }
         step("installing packages", || {
             let mut command = as_root("env", "installing packages")?;
-            command
-                .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes"])
-                // Never in exchange for something the machine's owner has installed.
-                .args(["--no-install-recommends", "--no-remove"])
-                .args(packages.iter().map(|(name, _)| *name));
-            shell::run(&mut command)
+            command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes"]);
+            shell::run(command.args(apt::OPTIONS).args(names.iter().chain(&siblings)))
         })
     }
 
@@ -258,6 +285,15 @@ impl Apt {
         }
         Ok(())
     }
+}
+
+/// What apt-get says it would do; none when it would do it.
+fn simulate(packages: &[String]) -> Result<Option<String>> {
+    let mut command = Command::new("apt-get");
+    command.args(["install", "--simulate"]).args(apt::OPTIONS).args(packages).env("LC_ALL", "C");
+    let output = command.output().context("cannot start apt-get")?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok((!output.status.success()).then_some(said))
 }
 
 #[cfg(test)]

@@ -64,8 +64,19 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
 }
 
 /// The cargo that runs us, so that a `+toolchain` stays in force.
+///
+/// What cargo says of the package that it runs is ours, not the next cargo's: build scripts that watch
+/// these variables would run again, here and by hand in turn.
 pub fn cargo() -> Command {
-    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in env::vars_os() {
+        let about_us =
+            |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        if name.to_str().is_some_and(about_us) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
 }
 
 /// Finds a program as a shell would; also where root's tools are, which a user's PATH may lack.

@@ -1,5 +1,7 @@
 //! The properties against the oracle on many more cases than a test run has time for.
 
+mod arrival;
+
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
@@ -31,6 +33,10 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
 
+    /// Instead, for so many hours, worlds in which every arrival at a pod must be explained (root)
+    #[arg(long, value_name = "HOURS")]
+    arrival: Option<f64>,
+
     /// How many parts run at a time [default: one for each processor]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
@@ -60,6 +66,9 @@ const SEQUENCES: Property = Property {
 
 pub fn run(args: &Args) -> Result<()> {
     let seed = args.seed.unwrap_or_else(|| RandomState::new().hash_one(0) >> 32);
+    if let Some(hours) = args.arrival {
+        return arrival::run(hours, seed);
+    }
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let jobs = args.jobs.unwrap_or(cores).max(1);
     let built = step("building the properties, optimised", build)?;

@@ -1,6 +1,8 @@
 //! Runs the tests in tiers and sums them up. A tier is told by the name of the test file: `prog_*`
 //! and `verifier` load programs into the kernel, `netns_*` send real traffic, `vm_*` need what only
-//! other kernels have, all else needs no root.
+//! other kernels have, `cluster_*` a real cluster or Helm, all else needs no root.
+
+mod again;
 
 use std::fmt;
 use std::io::{BufRead as _, BufReader, IsTerminal as _, PipeReader, pipe, stdout};
@@ -14,6 +16,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::build_ebpf;
+use crate::cluster::tier;
+use crate::conformance::Run;
 use crate::matrix::Cell;
 use crate::setup::{self, Needs};
 use crate::shell::{self, step};
@@ -23,7 +27,9 @@ use crate::workspace::{self, Workspace};
 /// Set up, build, and run all tests; prog and netns need root and fail without it
 ///
 /// Every tier uses plain `cargo test`, so what it prints is cargo's own; at the end a table gives the
-/// numbers per tier, and a tier that ran no test is a failure.
+/// numbers per tier, and a tier that ran no test is a failure. In the tier netns, where time matters,
+/// up to three failed tests run a second time, alone. One that passes then is unsteady: it is named at
+/// the end and does not fail the run.
 #[derive(Debug, Default, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
@@ -55,6 +61,8 @@ pub enum Tier {
     Netns,
     /// What needs a kernel with modules this machine may lack; run by `cargo xtask vm`
     Vm,
+    /// The DaemonSet in a real Kubernetes, with Kubernetes' own tests of policies; root, some minutes
+    Cluster,
 }
 
 impl Tier {
@@ -65,6 +73,8 @@ impl Tier {
             Tier::Netns
         } else if target.starts_with("vm_") {
             Tier::Vm
+        } else if target.starts_with("cluster_") {
+            Tier::Cluster
         } else if target.starts_with("prog_") || target == "verifier" {
             Tier::Prog
         } else {
@@ -80,6 +90,7 @@ impl fmt::Display for Tier {
             Tier::Prog => "prog",
             Tier::Netns => "netns",
             Tier::Vm => "vm",
+            Tier::Cluster => "cluster",
         })
     }
 }
@@ -90,6 +101,12 @@ pub fn run(Args { longer, filter, tiers }: &Args) -> Result<()> {
     }
     if tiers.contains(&Tier::Vm) {
         bail!("the tests of the tier vm run in virtual machines: `cargo xtask vm --tier vm`");
+    }
+    if tiers.contains(&Tier::Cluster) {
+        if tiers.len() > 1 {
+            bail!("the tier cluster runs alone: `cargo xtask test --tier cluster`");
+        }
+        return tier::run(filter.as_deref());
     }
     let tiers: Vec<Tier> =
         Tier::HERE.into_iter().filter(|tier| tiers.is_empty() || tiers.contains(tier)).collect();
@@ -125,12 +142,18 @@ pub fn run_tiers(tiers: &[Tier], filter: Option<&str>) -> Result<Told> {
                 stream(command, &agent, filter).with_context(|| format!("running tier {tier}"))?,
             );
         }
+        if *tier == Tier::Netns {
+            again::run(&mut told, &agent)?;
+        }
         rows.push(Row { tier: *tier, tally: told.tally, took: start.elapsed() });
         all.add(told);
     }
     let report = report(&rows, filter);
     print!("\n{}", report.text);
     shell::flush();
+    for Failure { target, name } in &all.unsteady {
+        println!("unsteady: {target} {name} failed, and passed when it ran alone");
+    }
     all.problems = report.problems;
     Ok(all)
 }
@@ -179,10 +202,40 @@ pub fn cargo(verb: &str) -> Command {
     command
 }
 
+/// One `cargo test` of one test.
+fn alone(Failure { target, name }: &Failure) -> Command {
+    let mut command = cargo_test();
+    command.args(["--test", target, name]);
+    command
+}
+
 /// Runs one `cargo test`, passing on what it prints while counting it.
 fn stream(mut command: Command, agent: &Path, filter: Option<&str>) -> Result<Told> {
     // What a test prints is its figures: how many cases it ran, what a program costs.
-    command.args(filter).args(["--", "--show-output"]);
+    command.args(filter).args(["--", "--show-output"]).env("NP_AGENT", agent);
+    listen(command)
+}
+
+/// Runs the wanted files of the tier cluster, one test after another: some disturb the whole cluster.
+pub fn run_in_cluster(
+    cluster: &Path,
+    wanted: impl Fn(&str) -> bool,
+    filter: Option<&str>,
+) -> Result<Told> {
+    let mut command = cargo_test();
+    let workspace = Workspace::read(false)?;
+    for target in workspace.test_targets() {
+        if Tier::of(target) == Tier::Cluster && wanted(target) {
+            command.args(["--test", target]);
+        }
+    }
+    command.args(filter).args(["--", "--show-output", "--test-threads=1"]);
+    command.env("NP_CLUSTER", cluster);
+    listen(command)
+}
+
+/// Passes on what a test run prints, and hears it.
+fn listen(mut command: Command) -> Result<Told> {
     println!("    $ {}", shell::line(&command));
     shell::flush();
     if stdout().is_terminal() {
@@ -191,7 +244,6 @@ fn stream(mut command: Command, agent: &Path, filter: Option<&str>) -> Result<To
     // One pipe for both, so that what cargo says and what the tests say keeps its order.
     let (reader, writer) = pipe().context("making a pipe")?;
     let mut child = command
-        .env("NP_AGENT", agent)
         .stdin(Stdio::null())
         .stdout(writer.try_clone().context("copying a pipe")?)
         .stderr(writer)
@@ -238,20 +290,43 @@ fn pass_on(reader: PipeReader, lines: &Sender<String>) {
 pub struct Told {
     pub tally: Tally,
     pub cells: Vec<Cell>,
+    pub conformance: Vec<Run>,
     /// Why the run is a failure; nothing for a success.
     pub problems: Vec<String>,
+    /// The file whose tests are running.
+    pub target: String,
+    pub failures: Vec<Failure>,
+    /// What failed among the others and passed alone.
+    pub unsteady: Vec<Failure>,
+}
+
+/// A test that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    target: String,
+    name: String,
 }
 
 impl Told {
     pub fn hear(&mut self, line: &str) {
         self.tally.add(Tally::parse(line).unwrap_or_default());
         self.cells.extend(Cell::parse(line));
+        if let Some(target) = again::target(line) {
+            self.target = target;
+        }
+        if let Some(name) = again::failed(line) {
+            self.failures.push(Failure { target: self.target.clone(), name });
+        }
     }
 
-    pub fn add(&mut self, Told { tally, cells, problems }: Told) {
+    pub fn add(&mut self, told: Told) {
+        let Told { tally, cells, conformance, problems, target: _, failures, unsteady } = told;
         self.tally.add(tally);
         self.cells.extend(cells);
+        self.conformance.extend(conformance);
         self.problems.extend(problems);
+        self.failures.extend(failures);
+        self.unsteady.extend(unsteady);
     }
 
     pub fn verdict(&self) -> Result<()> {
@@ -293,19 +368,19 @@ impl Tally {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Row {
-    tier: Tier,
-    tally: Tally,
-    took: Duration,
+pub struct Row {
+    pub tier: Tier,
+    pub tally: Tally,
+    pub took: Duration,
 }
 
 #[derive(Debug)]
-struct Report {
-    text: String,
-    problems: Vec<String>,
+pub struct Report {
+    pub text: String,
+    pub problems: Vec<String>,
 }
 
-fn report(rows: &[Row], filter: Option<&str>) -> Report {
+pub fn report(rows: &[Row], filter: Option<&str>) -> Report {
     let mut text = String::from("tier     tests run   failed  ignored   seconds\n");
     let mut problems = Vec::new();
     let mut total = Tally::default();
@@ -387,6 +462,7 @@ mod tests {
         assert_eq!(Tier::of("prog_verdict"), Tier::Prog);
         assert_eq!(Tier::of("verifier"), Tier::Prog);
         assert_eq!(Tier::of("vm_topologies"), Tier::Vm);
+        assert_eq!(Tier::of("cluster_policies"), Tier::Cluster);
         assert_eq!(Tier::of("oracle_decide"), Tier::Unit);
     }
 }

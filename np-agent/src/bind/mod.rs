@@ -1,10 +1,17 @@
 //! Which role each device has, and which pod stands behind it.
 //!
-//! Evidence made by the node comes first: a host route `/32 dev X` names the pod of X. Else an
-//! address inside the peer's namespace does, but that is the claim of whoever is inside: it counts
-//! only when exactly one device makes it. A binding holds for the life of the device, whatever is
-//! claimed later, and across restarts of the agent. What cannot be told is pending: default-deny.
+//! Evidence made by the node comes first: a host route `/32 dev X` names the pod of X. Then the
+//! network namespace that a veth leads into: where one veth of a pod leads, all lead that lead
+//! there. Last an address inside: that is the claim of those inside, and counts only when exactly
+//! one namespace makes it that is not known to be a pod's, and the node has no host route to it. A
+//! binding holds for the life of the device, whatever is claimed later, and across restarts of the
+//! agent. What nothing proves is pending: default-deny. No container is foreign for lack of a proof, only by the user's word.
 
+mod door;
+mod evidence;
+mod lower;
+mod missing;
+mod roles;
 mod sources;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,32 +19,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use np_common::addr::Addr;
-use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord, Role};
-use np_common::tunnel::Encapsulation;
+use np_common::endpoint::{Endpoint, EndpointId, Role};
 
+pub use door::door;
+pub use lower::{lower, tunnels};
+pub use missing::{Missing, missing};
 pub use sources::{RefusedSource, granted, refused_sources, sources};
 
 use crate::index::Index;
-use crate::model::{Device, IfIndex, NodeName, Phase, Pod, PodUid, SourcePrefixes};
-use crate::plan::Tables;
+use crate::model::{Device, IfIndex, NodeName, Phase, Pod, PodKey, PodUid, SourcePrefixes};
 use crate::plan::record::EndpointRecord;
-
-/// Device kinds that unwrap packets which another node, or a pod, wrapped.
-const TUNNELS: [&str; 12] = [
-    "vxlan",
-    "geneve",
-    "gre",
-    "gretap",
-    "erspan",
-    "ip6gre",
-    "ip6gretap",
-    "ip6erspan",
-    "ipip",
-    "ip6tnl",
-    "sit",
-    "bareudp",
-];
+use evidence::{Claim, Evidence, Routed};
 
 /// What a device is, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,9 +39,12 @@ pub struct Placement {
     pub endpoint: EndpointId,
     pub pod: Option<PodUid>,
     pub why: String,
+    /// The role is a guess, or not what the user said: somebody should look at it.
+    pub doubtful: bool,
 }
 
-/// A pod and the device that it is behind, for as long as the device lives.
+/// A pod and a device that it is behind, for as long as the device lives. A pod with several
+/// devices has the same id behind each, as long as all lead into one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bound {
     pub id: EndpointId,
@@ -62,9 +57,9 @@ pub struct Bound {
 #[derive(Clone, Debug, Default)]
 pub struct Bindings {
     bound: BTreeMap<IfIndex, Bound>,
-    /// Devices that have once claimed an address of the node's pod ranges: a pod that drops its
-    /// address must not become foreign by it.
-    in_pod_range: BTreeSet<IfIndex>,
+    /// The addresses that were there first behind a device that is not bound. Most were given by
+    /// the node, before anybody inside ran; a sandbox takes them off the device later.
+    first_claims: BTreeMap<IfIndex, Vec<IpAddr>>,
     last_id: u16,
 }
 
@@ -73,14 +68,39 @@ pub struct Bindings {
 pub struct Settings {
     /// Devices that are uplinks because the user says so.
     pub uplinks: Vec<String>,
+    /// Devices, and bridges with their ports, that lead to containers that are not pods.
+    pub foreign: Vec<String>,
     /// UDP ports of tunnels that no device tells of: processes that unwrap by themselves.
     pub tunnel_ports: Vec<u16>,
     /// Ranges that pods which forward for others may send from, when they say so.
     pub source_prefixes: Vec<IpNet>,
 }
 
+/// All that bindings are concluded from.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    pub devices: &'a BTreeMap<IfIndex, Device>,
+    pub index: &'a Index,
+    pub node: &'a NodeName,
+    /// Pods of the node.
+    pub local: &'a BTreeSet<PodKey>,
+    pub settings: &'a Settings,
+    /// What the kernel's tables hold: these ids are not free.
+    pub in_force: &'a BTreeMap<EndpointId, Endpoint>,
+}
+
 impl Bindings {
-    /// Takes up a binding that an earlier run of the agent made and the kernel still carries.
+    /// Goes on after the id that an earlier run gave last.
+    pub fn resume_after(&mut self, last_id: u16) {
+        self.last_id = last_id;
+    }
+
+    /// The id that was given last.
+    pub fn last_id(&self) -> u16 {
+        self.last_id
+    }
+
+    /// Restores a binding that an earlier run of the agent made and the kernel still carries.
     pub fn restore(&mut self, record: &EndpointRecord, index: &Index, node: &NodeName) {
         let EndpointRecord {
             id,
@@ -114,240 +134,305 @@ impl Bindings {
         };
         let pod = index.same_pod(pod, uid).cloned().unwrap_or_else(|| Arc::new(last_seen));
         let bound = Bound { id: EndpointId::new(*id), device: device.clone(), pod };
-        self.last_id = self.last_id.max(*id);
-        self.in_pod_range.insert(*ifindex);
         self.bound.insert(*ifindex, bound);
     }
 
     /// Forgets a device that is gone: its index may come again as another.
     pub fn release(&mut self, ifindex: IfIndex) {
         self.bound.remove(&ifindex);
-        self.in_pod_range.remove(&ifindex);
+        self.first_claims.remove(&ifindex);
     }
 
     /// Binds what the evidence now allows, lets go of what is gone, and says what every device is.
-    pub fn place(
-        &mut self,
-        devices: &BTreeMap<IfIndex, Device>,
-        index: &Index,
-        node: &NodeName,
-        settings: &Settings,
-    ) -> BTreeMap<IfIndex, Placement> {
+    pub fn place(&mut self, facts: &Facts<'_>) -> BTreeMap<IfIndex, Placement> {
+        let Facts { devices, index, .. } = *facts;
         self.bound.retain(|ifindex, _| devices.contains_key(ifindex));
-        self.in_pod_range.retain(|ifindex| devices.contains_key(ifindex));
         for bound in self.bound.values_mut() {
             if let Some(pod) = index.same_pod(&bound.pod.key, &bound.pod.uid) {
                 bound.pod = pod.clone();
             }
         }
-        let evidence = Evidence::gather(devices, index, node);
-        devices
-            .values()
-            .map(|device| (device.index, self.placement(device, &evidence, index, node, settings)))
-            .collect()
+        self.remember_first_claims(devices);
+
+        let mut placements = self.bind_by_routes(facts);
+        self.bind_by_claims(facts, &mut placements);
+        self.bind_by_namespaces(facts, &mut placements);
+        for (ifindex, bound) in &self.bound {
+            let placement = || Placement::pod(bound, "bound".to_owned());
+            placements.entry(*ifindex).or_insert_with(placement);
+        }
+        let foreign = Foreign::of(self, facts);
+        for device in devices.values().filter(|device| device.peer.is_some()) {
+            let placement = || foreign.place(device, facts);
+            placements.entry(device.index).or_insert_with(placement);
+        }
+        for device in devices.values().filter(|device| device.peer.is_none()) {
+            if !placements.contains_key(&device.index) {
+                let placement = roles::place(device, devices, &placements);
+                placements.insert(device.index, placement);
+            }
+        }
+        placements
     }
 
-    fn placement(
+    fn remember_first_claims(&mut self, devices: &BTreeMap<IfIndex, Device>) {
+        self.first_claims.retain(|ifindex, _| devices.contains_key(ifindex));
+        for device in devices.values() {
+            let claims = device.peer.as_ref().map_or(&[][..], |peer| &peer.claims);
+            if claims.is_empty() || self.bound.contains_key(&device.index) {
+                continue;
+            }
+            let first = || claims.iter().take(MOST_FIRST_CLAIMS).copied().collect();
+            self.first_claims.entry(device.index).or_insert_with(first);
+        }
+    }
+
+    /// Devices that lead into a namespace and are neither bound nor the node's own uplinks.
+    fn open<'a>(&self, facts: &Facts<'a>) -> impl Iterator<Item = &'a Device> {
+        let Facts { devices, index, node, settings, .. } = *facts;
+        let node = index.node(node);
+        devices.values().filter(move |device| {
+            device.peer.is_some()
+                && !self.bound.contains_key(&device.index)
+                && uplink(device, settings, node).is_none()
+        })
+    }
+
+    fn bind_by_routes(&mut self, facts: &Facts<'_>) -> BTreeMap<IfIndex, Placement> {
+        let mut placements = BTreeMap::new();
+        let evidence = Evidence::of_routes(facts);
+        let open: Vec<&Device> = self.open(facts).collect();
+        for device in open {
+            let placement = match evidence.by_route(device) {
+                Routed::Nowhere => continue,
+                Routed::To(pod, addr) => {
+                    let shared = self.behind_same_namespace(device, facts.devices);
+                    let id = shared.filter(|bound| bound.pod.uid == pod.uid).map(|bound| bound.id);
+                    self.bind(device, pod, id, facts, format!("host route to {addr}"))
+                }
+                Routed::Contested(addr) => {
+                    pending(format!("host routes to {addr} lead to several devices"))
+                }
+                Routed::Several(one, other) => {
+                    pending(format!("host routes to pods {one} and {other} lead to it"))
+                }
+            };
+            placements.insert(device.index, placement);
+        }
+        placements
+    }
+
+    fn bind_by_claims(&mut self, facts: &Facts<'_>, placements: &mut BTreeMap<IfIndex, Placement>) {
+        let known: BTreeSet<i32> = self.namespaces(facts.devices).map(|(id, _)| id).collect();
+        // Where the node has routes to what is behind a device, what is said inside is not asked.
+        let of_nobody = self.open(facts).filter(|device| {
+            device.host_routes.is_empty()
+                && device.peer.as_ref().is_some_and(|peer| !known.contains(&peer.netnsid))
+        });
+        let of_nobody: Vec<&Device> = of_nobody.collect();
+        let evidence = Evidence::of_claims(facts, &of_nobody, &self.first_claims);
+        for device in of_nobody {
+            // A device that routes lead to in two ways is not bound by less.
+            if placements.contains_key(&device.index) {
+                continue;
+            }
+            let placement = match evidence.by_claim(device) {
+                Claim::None => continue,
+                Claim::Alone(pod, addr) => {
+                    // The first device of a namespace binds it; the others follow it.
+                    if self.behind_same_namespace(device, facts.devices).is_some() {
+                        continue;
+                    }
+                    match self.device_of(&pod.uid) {
+                        None => self.bind(device, pod, None, facts, format!("alone claims {addr}")),
+                        Some(other) => pending(format!(
+                            "claims {addr} of pod {}, which is behind {other}",
+                            pod.key
+                        )),
+                    }
+                }
+                Claim::Contested(pod, addr) => {
+                    pending(format!("claims {addr}, and others claim addresses of pod {}", pod.key))
+                }
+                Claim::Several(one, other) => {
+                    pending(format!("claims addresses of both pod {one} and pod {other}"))
+                }
+            };
+            placements.insert(device.index, placement);
+        }
+    }
+
+    fn bind_by_namespaces(
+        &mut self,
+        facts: &Facts<'_>,
+        placements: &mut BTreeMap<IfIndex, Placement>,
+    ) {
+        let open: Vec<&Device> = self.open(facts).collect();
+        for device in open {
+            let Some(first) = self.behind_same_namespace(device, facts.devices).cloned() else {
+                continue;
+            };
+            let why = format!("leads into the network namespace of {}", first.device);
+            let placement = self.bind(device, &first.pod, Some(first.id), facts, why);
+            placements.insert(device.index, placement);
+        }
+    }
+
+    /// The namespaces that are known to be a pod's. An id that is negative is that of a namespace
+    /// which is dying, and no name for it.
+    fn namespaces(
+        &self,
+        devices: &BTreeMap<IfIndex, Device>,
+    ) -> impl Iterator<Item = (i32, &Bound)> {
+        self.bound.iter().filter_map(|(ifindex, bound)| {
+            let netnsid = devices.get(ifindex)?.peer.as_ref()?.netnsid;
+            (netnsid >= 0).then_some((netnsid, bound))
+        })
+    }
+
+    /// Who is bound behind the namespace that a device leads into, if it is one endpoint.
+    fn behind_same_namespace(
+        &self,
+        device: &Device,
+        devices: &BTreeMap<IfIndex, Device>,
+    ) -> Option<&Bound> {
+        let netnsid = device.peer.as_ref()?.netnsid;
+        let mut there = self.namespaces(devices).filter(|(id, _)| *id == netnsid);
+        let (_, first) = there.next()?;
+        there.all(|(_, bound)| bound.id == first.id).then_some(first)
+    }
+
+    /// Binds a device to a pod, under the id that the pod has already or a free one.
+    fn bind(
         &mut self,
         device: &Device,
-        evidence: &Evidence<'_>,
-        index: &Index,
-        node: &NodeName,
-        settings: &Settings,
+        pod: &Arc<Pod>,
+        id: Option<EndpointId>,
+        facts: &Facts<'_>,
+        why: String,
     ) -> Placement {
-        if let Some(bound) = self.bound.get(&device.index) {
-            return Placement::pod(bound, "bound".to_owned());
-        }
-        if device.loopback {
-            return Placement::of(None, "loopback");
-        }
-        if device.kind.as_deref() == Some("bridge") {
-            return Placement::of(None, "a bridge: its ports have the programs");
-        }
-        let Some(peer) = &device.peer else {
-            return match device.kind.as_deref() {
-                Some("veth") => Placement::of(None, "both ends are on the node"),
-                Some(kind) if TUNNELS.contains(&kind) => Placement::of(Some(Role::Tunnel), kind),
-                kind => Placement::of(Some(Role::Uplink), kind.unwrap_or("physical")),
-            };
+        let Some(id) = id.or_else(|| self.free_id(facts.in_force)) else {
+            return pending(format!("all {} endpoint ids are in use", EndpointId::MAX.get()));
         };
-        if settings.uplinks.contains(&device.name) {
-            return Placement::of(Some(Role::Uplink), "named by --uplink");
-        }
-        if let Some((pod, addr)) = evidence.by_route(device) {
-            return self.bind(device, pod, format!("host route to {addr}"));
-        }
-        let node = index.node(node);
-        let held = node
-            .and_then(|node| device.addresses.iter().find(|addr| node.addresses.contains(addr)));
-        if let Some(addr) = held {
-            return Placement::of(Some(Role::Uplink), &format!("holds the node's address {addr}"));
-        }
-        if device.gateway {
-            return Placement::of(Some(Role::Uplink), "a route leads through a gateway behind it");
-        }
-        match evidence.by_claim(device) {
-            Claim::Alone(pod, addr) => match self.device_of(&pod.uid) {
-                None => return self.bind(device, pod, format!("alone claims {addr}")),
-                Some(other) => {
-                    let why = format!("claims {addr} of pod {}, which is behind {other}", pod.key);
-                    return Placement::of(Some(Role::Pending), &why);
-                }
-            },
-            Claim::Contested(pod, addr) => {
-                let why = format!("several devices claim {addr} of pod {}", pod.key);
-                return Placement::of(Some(Role::Pending), &why);
-            }
-            Claim::None => {}
-        }
-        let ranges = node.map_or(&[][..], |node| &node.pod_cidrs);
-        if peer.claims.iter().any(|addr| ranges.iter().any(|range| range.contains(addr))) {
-            self.in_pod_range.insert(device.index);
-        }
-        let foreign = !ranges.is_empty()
-            && !peer.claims.is_empty()
-            && !self.in_pod_range.contains(&device.index);
-        if foreign {
-            return Placement::of(Some(Role::Foreign), "no address in the node's pod ranges");
-        }
-        Placement::of(Some(Role::Pending), "no pod is known to be behind it")
-    }
-
-    fn bind(&mut self, device: &Device, pod: &Arc<Pod>, why: String) -> Placement {
-        let Some(id) = self.free_id() else {
-            let why = format!("all {} endpoint ids are in use", EndpointId::MAX.get());
-            return Placement::of(Some(Role::Pending), &why);
-        };
-        self.in_pod_range.insert(device.index);
         let bound = Bound { id, device: device.name.clone(), pod: pod.clone() };
         let placement = Placement::pod(&bound, why);
         self.bound.insert(device.index, bound);
+        self.first_claims.remove(&device.index);
         placement
     }
 
-    /// Goes round all ids before one is used again: flows may still name an old one.
-    fn free_id(&mut self) -> Option<EndpointId> {
-        let used: BTreeSet<u16> = self.bound.values().map(|bound| bound.id.get()).collect();
+    /// Goes round all ids before one is used again: flows may still name an old one. One whose
+    /// policy or addresses are still in the kernel's tables is not free either.
+    fn free_id(&mut self, in_force: &BTreeMap<EndpointId, Endpoint>) -> Option<EndpointId> {
+        let used: BTreeSet<EndpointId> = self.bound.values().map(|bound| bound.id).collect();
         let max = EndpointId::MAX.get();
-        let id =
-            (0..max).map(|step| (self.last_id + step) % max + 1).find(|id| !used.contains(id))?;
-        self.last_id = id;
-        Some(EndpointId::new(id))
+        let mut ids = (0..max).map(|step| EndpointId::new((self.last_id + step) % max + 1));
+        let id = ids.find(|id| !used.contains(id) && !in_force.contains_key(id))?;
+        self.last_id = id.get();
+        Some(id)
     }
 
     fn device_of(&self, uid: &PodUid) -> Option<&str> {
         self.bound.values().find(|bound| bound.pod.uid == *uid).map(|bound| bound.device.as_str())
     }
 
+    /// Ascending by device.
     pub fn iter(&self) -> impl Iterator<Item = (IfIndex, &Bound)> {
         self.bound.iter().map(|(ifindex, bound)| (*ifindex, bound))
     }
 
-    /// The pod of every id. A pod can have two for a while, when its sandbox was made anew.
+    /// The pod of every id. A pod can have two for a while, when its sandbox is replaced.
     pub fn ids(&self) -> BTreeMap<EndpointId, PodUid> {
         self.bound.values().map(|bound| (bound.id, bound.pod.uid.clone())).collect()
     }
 }
 
+/// Why a device that leads into a namespace is the node's uplink whatever is inside.
+fn uplink(
+    device: &Device,
+    settings: &Settings,
+    node: Option<&crate::model::Node>,
+) -> Option<String> {
+    if settings.uplinks.contains(&device.name) {
+        return Some("named by --uplink".to_owned());
+    }
+    let addresses = &node?.addresses;
+    let held = device.addresses.iter().find(|addr| addresses.contains(addr))?;
+    Some(format!("holds the node's address {held}"))
+}
+
+/// What the user's word makes of devices that nothing proves to be a pod's.
+struct Foreign<'a> {
+    /// A pod that one of them may be of.
+    homeless: Option<&'a Pod>,
+    /// Bridges that are said to have no pods, with the pods that they have.
+    contradicted: BTreeMap<IfIndex, PodKey>,
+}
+
+impl<'a> Foreign<'a> {
+    fn of(bindings: &Bindings, facts: &Facts<'a>) -> Self {
+        let masters = bindings.bound.iter().filter_map(|(ifindex, bound)| {
+            Some((facts.devices.get(ifindex)?.master?, bound.pod.key.clone()))
+        });
+        Self { homeless: missing::pods(bindings, facts).next(), contradicted: masters.collect() }
+    }
+
+    /// What a device is that leads into a namespace of nobody known.
+    fn place(&self, device: &Device, facts: &Facts<'_>) -> Placement {
+        let Facts { devices, index, node, settings, .. } = *facts;
+        if let Some(why) = uplink(device, settings, index.node(node)) {
+            return Placement::of(Some(Role::Uplink), &why);
+        }
+        let master = device.master.and_then(|master| devices.get(&master));
+        let mut names = [Some(device), master].into_iter().flatten().map(|device| &device.name);
+        if let Some(name) = names.find(|name| settings.foreign.contains(name)) {
+            let has_pods = device.master.and_then(|master| self.contradicted.get(&master));
+            return match (has_pods, self.homeless) {
+                (Some(pod), _) => {
+                    let why = format!("--foreign names {name}, which has pod {pod}");
+                    Placement { doubtful: true, ..pending(why) }
+                }
+                (None, Some(pod)) => pending(format!(
+                    "--foreign names {name}, but it may be pod {}'s, which has no device yet",
+                    pod.key
+                )),
+                (None, None) => {
+                    Placement::of(Some(Role::Foreign), &format!("--foreign names {name}"))
+                }
+            };
+        }
+        if device.gateway {
+            return Placement::of(Some(Role::Uplink), "a route leads through a gateway behind it");
+        }
+        Placement::of(Some(Role::Pending), "no pod is known to be behind it")
+    }
+}
+
+fn pending(why: String) -> Placement {
+    Placement::of(Some(Role::Pending), &why)
+}
+
 impl Placement {
     fn of(role: Option<Role>, why: &str) -> Self {
-        Self { role, endpoint: EndpointId::NONE, pod: None, why: why.to_owned() }
+        let endpoint = EndpointId::NONE;
+        Self { role, endpoint, pod: None, why: why.to_owned(), doubtful: false }
     }
 
     fn pod(bound: &Bound, why: String) -> Self {
         let pod = Some(bound.pod.uid.clone());
-        Self { role: Some(Role::Pod), endpoint: bound.id, pod, why }
+        Self { role: Some(Role::Pod), endpoint: bound.id, pod, why, doubtful: false }
+    }
+
+    /// For a device of which nothing is known. What leaves by it is judged; what comes in is from
+    /// outside, and is dropped if a pod of this node has wrapped it.
+    fn doubtful(why: &str) -> Self {
+        let placement = Self::of(Some(Role::Tunnel), &format!("taken for a tunnel: {why}"));
+        Self { doubtful: true, ..placement }
     }
 }
 
-/// Gives tables the devices, endpoints and local addresses of these placements and no others; the
-/// endpoints' policy is `plan::Lowered`'s to set.
-pub fn lower(
-    placements: &BTreeMap<IfIndex, Placement>,
-    devices: &BTreeMap<IfIndex, Device>,
-    bindings: &Bindings,
-    tables: &mut Tables,
-) {
-    tables.ifaces.clear();
-    tables.endpoints.clear();
-    tables.local.clear();
-    for (ifindex, placement) in placements {
-        let Some(role) = placement.role else { continue };
-        let mut iface = Iface::new(ifindex.0, role, placement.endpoint);
-        if devices.get(ifindex).is_some_and(|device| device.layer3) {
-            iface = iface.with_layer3();
-        }
-        tables.ifaces.insert(ifindex.0, iface);
-    }
-    let mut bound: Vec<&Bound> = bindings.iter().map(|(_, bound)| bound).collect();
-    // Whoever has the better claim to an address is written last.
-    bound.sort_by_key(|bound| bound.pod.claim_to_address());
-    for bound in bound {
-        let mut addrs = [Addr::UNSPECIFIED; 2];
-        for (slot, addr) in addrs.iter_mut().zip(&bound.pod.addresses) {
-            *slot = Addr::from(*addr);
-        }
-        tables.endpoints.insert(bound.id, Endpoint { addrs, policy: PolicyWord::OPEN });
-        for addr in &bound.pod.addresses {
-            tables.local.insert(Addr::from(*addr), bound.id);
-        }
-    }
-}
-
-/// What the tunnels of the node unwrap.
-pub fn tunnels(
-    devices: &BTreeMap<IfIndex, Device>,
-    settings: &Settings,
-) -> BTreeSet<Encapsulation> {
-    let of_devices = devices.values().flat_map(|device| &device.encapsulations).copied();
-    let of_processes = settings.tunnel_ports.iter().copied().map(Encapsulation::Udp);
-    of_devices.chain(of_processes).collect()
-}
-
-/// What the devices say about the node's pods.
-struct Evidence<'a> {
-    index: &'a Index,
-    node: &'a NodeName,
-    claimants: BTreeMap<IpAddr, usize>,
-}
-
-enum Claim<'a> {
-    Alone(&'a Arc<Pod>, IpAddr),
-    Contested(&'a Arc<Pod>, IpAddr),
-    None,
-}
-
-impl<'a> Evidence<'a> {
-    fn gather(devices: &BTreeMap<IfIndex, Device>, index: &'a Index, node: &'a NodeName) -> Self {
-        let mut claimants = BTreeMap::new();
-        for addr in devices.values().flat_map(|device| &device.peer).flat_map(|peer| &peer.claims) {
-            *claimants.entry(*addr).or_insert(0) += 1;
-        }
-        Self { index, node, claimants }
-    }
-
-    /// The pod of this node that an address belongs to.
-    fn pod(&self, addr: IpAddr) -> Option<&'a Arc<Pod>> {
-        self.index.owner(addr).filter(|pod| pod.node.as_ref() == Some(self.node))
-    }
-
-    fn by_route(&self, device: &Device) -> Option<(&'a Arc<Pod>, IpAddr)> {
-        device.host_routes.iter().find_map(|addr| Some((self.pod(*addr)?, *addr)))
-    }
-
-    fn by_claim(&self, device: &Device) -> Claim<'a> {
-        let claims = device.peer.iter().flat_map(|peer| &peer.claims);
-        let mut contested = Claim::None;
-        for addr in claims {
-            let Some(pod) = self.pod(*addr) else { continue };
-            if self.claimants.get(addr) == Some(&1) {
-                return Claim::Alone(pod, *addr);
-            }
-            contested = Claim::Contested(pod, *addr);
-        }
-        contested
-    }
-}
+/// First claims that are kept of a device: a pod has two addresses, and may have others.
+const MOST_FIRST_CLAIMS: usize = 64;
 
 #[cfg(test)]
 mod tests;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use np_common::endpoint::EndpointId;
 
-use super::{Bindings, Settings};
-use crate::model::{Pod, PodKey, RefusedPrefix, SOURCE_PREFIXES};
+use super::{Bindings, Facts, Settings};
+use crate::model::{MOST_SOURCES, Pod, PodKey, RefusedPrefix, SOURCE_PREFIXES};
 
 /// An entry of a pod's annotation that does not count.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,10 +22,25 @@ pub fn granted<'a>(pod: &'a Pod, settings: &'a Settings) -> impl Iterator<Item =
     named(pod).filter(|prefix| settings.grants(prefix))
 }
 
-/// What the endpoints of the node may have.
-pub fn sources(bindings: &Bindings, settings: &Settings) -> BTreeSet<(EndpointId, IpNet)> {
-    let of = |id, pod| granted(pod, settings).map(move |prefix| (id, prefix));
-    bindings.iter().flat_map(|(_, bound)| of(bound.id, &bound.pod)).collect()
+/// What the endpoints of the node may have: what is granted, and what the node's own host routes say
+/// is behind a pod, such as the address of a second device. Of the latter as many as there is room
+/// for beside the former.
+pub fn sources(bindings: &Bindings, facts: &Facts<'_>) -> BTreeSet<(EndpointId, IpNet)> {
+    let mut sources = BTreeSet::new();
+    for (ifindex, bound) in bindings.iter() {
+        let named: Vec<IpNet> = granted(&bound.pod, facts.settings).collect();
+        let routed = facts.devices.get(&ifindex).into_iter().flat_map(|device| &device.host_routes);
+        let routed = routed.map(|route| route.to).filter(|to| is_of_no_pod(*to, bindings, facts));
+        let room = MOST_SOURCES.saturating_sub(named.len());
+        let all = named.into_iter().chain(routed.map(IpNet::from).take(room));
+        sources.extend(all.map(|prefix| (bound.id, prefix)));
+    }
+    sources
+}
+
+fn is_of_no_pod(addr: IpAddr, bindings: &Bindings, facts: &Facts<'_>) -> bool {
+    let mut bound = bindings.iter().flat_map(|(_, bound)| bound.pod.addresses.iter());
+    facts.index.owner(addr).is_none() && bound.all(|own| *own != addr)
 }
 
 /// What pods of the node name and do not get.

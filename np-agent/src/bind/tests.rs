@@ -1,6 +1,17 @@
+mod claims;
+mod foreign;
+mod namespaces;
+mod routes;
+
+use np_common::addr::Addr;
+use np_common::tunnel::Encapsulation;
+
 use super::*;
 use crate::index::Touched;
-use crate::model::{Change, DevicePeer, Node, Object, PodKey, RefusedPrefix, SourcePrefixes};
+use crate::model::{
+    Change, DevicePeer, HostRoute, Node, Object, PolicyKey, RefusedPrefix, SourcePrefixes,
+};
+use crate::plan::Tables;
 
 const NODE: &str = "node-1";
 
@@ -47,9 +58,12 @@ fn mk_veth(ifindex: u32, claims: &[&str]) -> Device {
         index: IfIndex(ifindex),
         name: format!("veth{ifindex}"),
         kind: Some("veth".into()),
+        hardware: false,
         layer3: false,
         loopback: false,
         encapsulations: Vec::new(),
+        master: None,
+        lower: None,
         peer: Some(DevicePeer {
             netnsid: ifindex as i32,
             index: IfIndex(2),
@@ -61,10 +75,52 @@ fn mk_veth(ifindex: u32, claims: &[&str]) -> Device {
     }
 }
 
+/// A veth to which the node has routes.
+fn mk_routed(ifindex: u32, routes: &[&str]) -> Device {
+    let to = |text: &&str| HostRoute::from(text.parse::<IpAddr>().expect("an address"));
+    Device { host_routes: routes.iter().map(to).collect(), ..mk_veth(ifindex, &[]) }
+}
+
+/// The veth leads into the namespace with this id.
+fn into(netnsid: i32, mut device: Device) -> Device {
+    device.peer.as_mut().expect("a peer").netnsid = netnsid;
+    device
+}
+
 fn place(bindings: &mut Bindings, devices: &[Device], index: &Index) -> BTreeMap<u32, Placement> {
+    place_with(bindings, devices, index, &Settings::default())
+}
+
+fn place_with(
+    bindings: &mut Bindings,
+    devices: &[Device],
+    index: &Index,
+    settings: &Settings,
+) -> BTreeMap<u32, Placement> {
     let devices = devices.iter().map(|device| (device.index, device.clone())).collect();
-    let placements = bindings.place(&devices, index, &node(), &Settings::default());
+    let placements = with_facts(&devices, index, settings, |facts| bindings.place(facts));
     placements.into_iter().map(|(ifindex, placement)| (ifindex.0, placement)).collect()
+}
+
+fn with_facts<T>(
+    devices: &BTreeMap<IfIndex, Device>,
+    index: &Index,
+    settings: &Settings,
+    use_them: impl FnOnce(&Facts<'_>) -> T,
+) -> T {
+    let local = index.pods().filter(|pod| pod.node == Some(node())).map(|pod| pod.key.clone());
+    use_them(&Facts {
+        devices,
+        index,
+        node: &node(),
+        local: &local.collect(),
+        settings,
+        in_force: &BTreeMap::new(),
+    })
+}
+
+fn pods_of(placed: &BTreeMap<u32, Placement>) -> Vec<(u32, Option<&str>)> {
+    placed.iter().map(|(at, placement)| (*at, placement.pod.as_ref().map(|uid| &*uid.0))).collect()
 }
 
 fn role_of(device: Device, index: &Index) -> Option<Role> {
@@ -77,11 +133,10 @@ fn a_single_claim_binds_and_a_host_route_outweighs_claims() {
     let pods = [mk_pod("a", "10.0.0.1"), mk_pod("b", "10.0.0.2")];
     let index = mk_index(&pods, &[]);
     let mut routed = mk_veth(8, &["10.0.0.1"]);
-    routed.host_routes = vec!["10.0.0.2".parse().expect("an address")];
+    routed.host_routes = mk_routed(8, &["10.0.0.2"]).host_routes;
     let placed = place(&mut Bindings::default(), &[mk_veth(7, &["10.0.0.1"]), routed], &index);
-    assert_eq!(placed[&8].pod, Some(PodUid("uid-b".into())));
-    // Two devices claim 10.0.0.1, though one of them is proven to be another pod.
-    assert_eq!(placed[&7].role, Some(Role::Pending));
+    // What is claimed by one that is proven to be another pod contests nothing.
+    assert_eq!(pods_of(&placed), [(7, Some("uid-a")), (8, Some("uid-b"))]);
 
     let placed = place(&mut Bindings::default(), &[mk_veth(7, &["10.0.0.1"])], &index);
     assert_eq!(placed[&7].pod, Some(PodUid("uid-a".into())));
@@ -114,23 +169,7 @@ fn a_binding_outlives_the_pod_object_but_not_the_device() {
 }
 
 #[test]
-fn a_pod_cannot_make_itself_foreign() {
-    let index = mk_index(&[], &["10.0.0.0/24"]);
-    let mut bindings = Bindings::default();
-    let placed = place(&mut bindings, &[mk_veth(7, &["10.0.0.1"])], &index);
-    assert_eq!(placed[&7].role, Some(Role::Pending));
-    let placed = place(&mut bindings, &[mk_veth(7, &["172.17.0.2"])], &index);
-    assert_eq!(placed[&7].role, Some(Role::Pending));
-    assert_eq!(role_of(mk_veth(9, &["172.17.0.2"]), &index), Some(Role::Foreign));
-}
-
-#[test]
-fn without_pod_ranges_nothing_is_foreign() {
-    assert_eq!(role_of(mk_veth(9, &["172.17.0.2"]), &mk_index(&[], &[])), Some(Role::Pending));
-}
-
-#[test]
-fn uplinks_are_told_from_pods_by_what_the_node_says() {
+fn uplinks_are_known_by_what_the_node_says() {
     let index = mk_index(&[], &["10.0.0.0/24"]);
     let mut with_address = mk_veth(2, &["192.168.65.1"]);
     with_address.addresses = ["192.168.65.10".parse().expect("an address")].into();
@@ -140,6 +179,7 @@ fn uplinks_are_told_from_pods_by_what_the_node_says() {
     assert_eq!(role_of(with_gateway, &index), Some(Role::Uplink));
     let kind = |kind: Option<&str>| Device {
         kind: kind.map(str::to_owned),
+        hardware: kind.is_none(),
         peer: None,
         ..mk_veth(3, &[])
     };
@@ -153,10 +193,10 @@ fn uplinks_are_told_from_pods_by_what_the_node_says() {
 #[test]
 fn a_pod_that_is_a_gateway_is_still_a_pod() {
     let index = mk_index(&[mk_pod("vpn", "10.0.0.1")], &[]);
-    let mut device = mk_veth(7, &["10.0.0.1"]);
-    device.gateway = true;
-    device.host_routes = vec!["10.0.0.1".parse().expect("an address")];
-    assert_eq!(role_of(device, &index), Some(Role::Pod));
+    for device in [mk_routed(7, &["10.0.0.1"]), mk_veth(7, &["10.0.0.1"])] {
+        let device = Device { gateway: true, ..device };
+        assert_eq!(role_of(device, &index), Some(Role::Pod));
+    }
 }
 
 #[test]
@@ -177,16 +217,23 @@ fn an_address_leads_to_the_pod_that_has_it_now() {
     let mut bindings = Bindings::default();
     let first = mk_veth(9, &["10.0.0.1"]);
     place(&mut bindings, std::slice::from_ref(&first), &mk_index(std::slice::from_ref(&old), &[]));
-    let mut second = mk_veth(7, &["10.0.0.1"]);
-    second.host_routes = vec!["10.0.0.1".parse().expect("an address")];
-    let index = mk_index(&[old, new], &[]);
-    let devices: BTreeMap<_, _> = [first, second].into_iter().map(|d| (d.index, d)).collect();
-    let placements = bindings.place(&devices, &index, &node(), &Settings::default());
-    let mut tables = Tables::default();
-    lower(&placements, &devices, &bindings, &mut tables);
-    let addr = Addr::from("10.0.0.1".parse::<IpAddr>().expect("an address"));
-    assert_eq!(tables.local[&addr], placements[&IfIndex(7)].endpoint);
+    let devices = [first, mk_routed(7, &["10.0.0.1"])];
+    let placed = place(&mut bindings, &devices, &mk_index(&[old, new], &[]));
+    let tables = lowered(&bindings, &devices, &placed);
+    assert_eq!(tables.local[&addr("10.0.0.1")], placed[&7].endpoint);
     assert_eq!(tables.endpoints.len(), 2);
+}
+
+fn addr(text: &str) -> Addr {
+    Addr::from(text.parse::<IpAddr>().expect("an address"))
+}
+
+fn lowered(bindings: &Bindings, devices: &[Device], placed: &BTreeMap<u32, Placement>) -> Tables {
+    let devices = devices.iter().map(|device| (device.index, device.clone())).collect();
+    let placed = placed.iter().map(|(at, placement)| (IfIndex(*at), placement.clone())).collect();
+    let mut tables = Tables::default();
+    lower(&placed, &devices, bindings, &mut tables);
+    tables
 }
 
 #[test]
@@ -222,12 +269,13 @@ fn a_pod_gets_of_what_it_names_what_is_granted() {
     let pods = [mk_gateway("vpn", "10.0.0.1", &named), mk_pod("plain", "10.0.0.2")];
     let devices = [mk_veth(7, &["10.0.0.1"]), mk_veth(8, &["10.0.0.2"])];
     let mut bindings = Bindings::default();
-    let placed = place(&mut bindings, &devices, &mk_index(&pods, &[]));
+    let index = mk_index(&pods, &[]);
+    let placed = place(&mut bindings, &devices, &index);
     let id = placed[&7].endpoint;
     let of = |grants: &[&str]| {
         let ranges = grants.iter().map(|text| text.parse().expect("a prefix")).collect();
         let settings = Settings { source_prefixes: ranges, ..Settings::default() };
-        let sources = sources(&bindings, &settings);
+        let sources = with_facts(&BTreeMap::new(), &index, &settings, |f| sources(&bindings, f));
         assert!(sources.iter().all(|(own, _)| *own == id), "{sources:?}");
         let got: Vec<String> = sources.iter().map(|(_, prefix)| prefix.to_string()).collect();
         let refused = refused_sources(&bindings, &settings);

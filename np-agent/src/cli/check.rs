@@ -5,6 +5,8 @@ use std::fs;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use super::out;
+use crate::admin;
 use crate::args::PlaceArgs;
 use crate::dataplane::{Chain, probe};
 use crate::links::{self, Monitor};
@@ -30,8 +32,11 @@ pub fn run(place: &PlaceArgs) -> anyhow::Result<ExitCode> {
         Ok(()) => Line { level: Level::Ok, subject, text: good.to_owned() },
         Err(text) => Line { level: Level::Fail, subject, text },
     };
-    let capabilities = probe::capabilities().map_err(|error| in_full(&error));
-    lines.push(tried("capabilities", "CAP_BPF and CAP_NET_ADMIN", capabilities));
+    let (capabilities, names) = match probe::capabilities() {
+        Ok(names) => (Ok(()), names),
+        Err(error) => (Err(in_full(&error)), String::new()),
+    };
+    lines.push(tried("capabilities", &names, capabilities));
     let pins = probe::pin_directory(&place.pin_dir).map_err(|error| in_full(&error));
     lines.push(tried("bpffs", &place.pin_dir.display().to_string(), pins));
 
@@ -63,9 +68,10 @@ pub fn run(place: &PlaceArgs) -> anyhow::Result<ExitCode> {
     }
 
     lines.push(ipsec());
+    lines.extend(agent(place));
 
     for Line { level, subject, text } in &lines {
-        println!("{} {subject:<13} {text}", level.label());
+        out::line(format_args!("{} {subject:<13} {text}", level.label()))?;
     }
     let worst = lines.iter().map(|line| line.level).max().unwrap_or(Level::Ok);
     Ok(if worst == Level::Fail { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -91,6 +97,14 @@ fn ipsec() -> Line {
         Err(error) => (Level::Warn, in_full(&error)),
     };
     Line { level, subject: "ipsec", text }
+}
+
+/// What a running agent has found: it knows its programs and what may stand around them.
+fn agent(place: &PlaceArgs) -> Vec<Line> {
+    let Some(status) = admin::ask(&place.run_dir) else { return Vec::new() };
+    let line = |subject| move |text| Line { level: Level::Warn, subject, text };
+    let diagnostics = status.diagnostics.into_iter().map(line("not ready"));
+    diagnostics.chain(status.warnings.into_iter().map(line("neighbours"))).collect()
 }
 
 /// Programs of others in front of ours: an OK of theirs hides a packet from policy.

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::out;
 use super::status::read;
 use super::table::table;
 use crate::args::{Output, ShowArgs};
@@ -10,8 +11,8 @@ use crate::plan::record::{EndpointRecord, SideRecord};
 pub fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let endpoints = read(&args.place)?.endpoints;
     match args.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&endpoints)?),
-        Output::Table => print!("{}", render(&endpoints)),
+        Output::Json => out::line(serde_json::to_string_pretty(&endpoints)?)?,
+        Output::Table => out::show(&render(&endpoints))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,12 +1,13 @@
 //! `np-agent lint`: findings about manifests, for people and for pipelines.
 
 use std::collections::BTreeSet;
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::bail;
 
+use super::out;
 use super::table::table;
 use crate::args::{FailOn, LintArgs, Output};
 use crate::index::{Index, Touched};
@@ -31,7 +32,7 @@ pub fn run(args: LintArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(UNREADABLE));
         }
     };
-    let Batch { changes, invalid, ignored: _, mut background } = batch;
+    let Batch { changes, invalid, mut background, .. } = batch;
     let mut index = Index::default();
     let mut touched = Touched::default();
     for change in changes {
@@ -54,12 +55,9 @@ pub fn run(args: LintArgs) -> anyhow::Result<ExitCode> {
     Ok(if failed { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })
 }
 
-/// A reader that has seen enough, such as `head`, is no error.
 fn print(text: &str) -> anyhow::Result<ExitCode> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    out::show(text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn refused(invalid: Invalid) -> Finding {

@@ -7,21 +7,42 @@ use std::process::ExitCode;
 use anyhow::Context;
 use nix::net::if_::if_nameindex;
 
+use super::out;
 use super::table::table;
 use crate::admin;
-use crate::args::{Output, PlaceArgs, ShowArgs};
+use crate::args::{Output, PlaceArgs, Probe, StatusArgs};
 use crate::dataplane::Pinned;
 use crate::plan::Record;
+use crate::source::api::FeedStatus;
 use crate::status::{AgentState, Counter, DeviceStatus, Objects, Status};
 
-pub fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
-    let status = read(&args.place)?;
-    match args.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&status)?),
-        Output::Table => print!("{}", render(&status)),
+pub fn run(StatusArgs { show, probe }: &StatusArgs) -> anyhow::Result<ExitCode> {
+    if let Some(probe) = probe {
+        let (well, said) = judge(*probe, admin::ask(&show.place.run_dir).as_ref());
+        out::line(said)?;
+        return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    let status = read(&show.place)?;
+    match show.output {
+        Output::Json => out::line(serde_json::to_string_pretty(&status)?)?,
+        Output::Table => out::show(&render(&status))?,
     }
     let well = status.agent == AgentState::Running && status.ready;
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Tells whether a probe passes, and what kubelet is to write about it.
+fn judge(probe: Probe, status: Option<&Status>) -> (bool, String) {
+    match (probe, status) {
+        (_, None) => (false, "no agent answers".to_owned()),
+        (Probe::Live, Some(_)) => (true, "the agent answers".to_owned()),
+        (Probe::Ready, Some(Status { ready: true, .. })) => (true, "the agent is ready".to_owned()),
+        (Probe::Ready, Some(Status { started, diagnostics, .. })) => {
+            let diagnostics = diagnostics.join("; ");
+            let since = if *started { "the agent has started, but is" } else { "the agent is" };
+            (*started, format!("{since} not ready: {diagnostics}"))
+        }
+    }
 }
 
 /// Asks the agent; when none answers, reads what it left pinned.
@@ -71,6 +92,7 @@ fn read_pinned(place: &PlaceArgs) -> anyhow::Result<Status> {
         node: record.node.map(|node| node.to_string()),
         agent: AgentState::Down,
         ready: false,
+        started: false,
         generation: tables.config.generation(),
         batches: 0,
         objects: Objects::default(),
@@ -78,10 +100,16 @@ fn read_pinned(place: &PlaceArgs) -> anyhow::Result<Status> {
         endpoints: record.endpoints,
         counters: Counter::of(pinned.counters()?.iter()),
         invalid: Vec::new(),
+        narrowed: Vec::new(),
+        api: Vec::new(),
         refused_sources: Vec::new(),
+        held: record.held.iter().map(|key| format!("NetworkPolicy {key}: too large")).collect(),
+        not_recorded: Vec::new(),
         diagnostics: vec![
             "no agent runs: enforcement goes on by the pinned programs, changes do not".to_owned(),
         ],
+        warnings: Vec::new(),
+        repairs: 0,
     })
 }
 
@@ -90,6 +118,7 @@ fn render(status: &Status) -> String {
         node,
         agent,
         ready,
+        started: _,
         generation,
         batches: _,
         objects,
@@ -97,8 +126,15 @@ fn render(status: &Status) -> String {
         endpoints,
         counters,
         invalid,
+        narrowed,
+        api,
         refused_sources,
+        // Among the diagnostics.
+        held: _,
+        not_recorded,
         diagnostics,
+        warnings,
+        repairs,
     } = status;
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -131,6 +167,9 @@ fn render(status: &Status) -> String {
             isolated(|endpoint| endpoint.egress.isolated),
         ),
     );
+    if *repairs > 0 {
+        line("Repairs:", format!("{repairs} at devices and in maps since the agent started"));
+    }
     let rows: Vec<_> = devices
         .iter()
         .map(|device| {
@@ -165,10 +204,25 @@ fn render(status: &Status) -> String {
             writeln!(text, "  {problem}").ok();
         }
     }
+    if !narrowed.is_empty() {
+        text.push_str("\nObjects that are not fully understood (what is not allows nothing):\n");
+        for part in narrowed {
+            writeln!(text, "  {part}").ok();
+        }
+    }
+    if !api.is_empty() {
+        text.push_str(&api_server(api));
+    }
     if !refused_sources.is_empty() {
         text.push_str("\nRefused source prefixes (the pods' other entries count):\n");
         for refused in refused_sources {
             writeln!(text, "  {refused}").ok();
+        }
+    }
+    if !not_recorded.is_empty() {
+        text.push_str("\nToo large for the record of bindings:\n");
+        for left_out in not_recorded {
+            writeln!(text, "  {left_out}").ok();
         }
     }
     if !diagnostics.is_empty() {
@@ -177,5 +231,76 @@ fn render(status: &Status) -> String {
             writeln!(text, "  {diagnostic}").ok();
         }
     }
+    if !warnings.is_empty() {
+        text.push_str("\nNeighbours worth a look:\n");
+        for warning in warnings {
+            writeln!(text, "  {warning}").ok();
+        }
+    }
     text
+}
+
+/// How far the agent is with each collection, and what is wrong where something is.
+fn api_server(api: &[FeedStatus]) -> String {
+    let ago = |seconds: Option<u64>| seconds.map_or("never".to_owned(), |s| format!("{s} s ago"));
+    let rows: Vec<_> = api
+        .iter()
+        .map(|feed| {
+            let relists = feed.relists.iter().map(|(cause, count)| format!("{count} {cause}"));
+            let relists: Vec<String> = relists.collect();
+            [
+                feed.resource.to_string(),
+                feed.state.clone(),
+                ago(feed.last_byte),
+                ago(feed.last_list),
+                if relists.is_empty() { "-".to_owned() } else { relists.join(", ") },
+            ]
+        })
+        .collect();
+    let header = ["API SERVER", "STATE", "LAST BYTE", "LAST LIST", "RELISTS"];
+    let mut text = format!("\n{}", table(header, &rows));
+    for feed in api {
+        if let (Some(away), Some(problem)) = (feed.away, &feed.problem) {
+            let FeedStatus { resource, .. } = feed;
+            writeln!(text, "  {resource}: away for {away} s: {problem}; what is in force stays")
+                .ok();
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(ready: bool) -> Status {
+        let diagnostics: &[&str] = if ready { &[] } else { &["eth0 has no programs"] };
+        serde_json::from_value(serde_json::json!({
+            "node": "n", "agent": "running", "ready": ready, "generation": 1, "batches": 1,
+            "objects": {"pods": 0, "namespaces": 0, "policies": 0}, "devices": [], "endpoints": [],
+            "counters": [], "invalid": [], "diagnostics": diagnostics,
+        }))
+        .expect("it is a status")
+    }
+
+    #[test]
+    fn an_agent_that_answers_is_alive_also_when_it_is_not_ready() {
+        assert!(judge(Probe::Live, Some(&status(false))).0);
+        assert!(!judge(Probe::Live, None).0);
+    }
+
+    #[test]
+    fn an_agent_that_is_not_ready_says_why() {
+        assert!(judge(Probe::Ready, Some(&status(true))).0);
+        let (well, said) = judge(Probe::Ready, Some(&status(false)));
+        assert!(!well && said.contains("eth0 has no programs"), "{said}");
+        assert!(!judge(Probe::Ready, None).0);
+    }
+
+    #[test]
+    fn an_agent_that_has_started_is_available_and_still_says_what_is_wrong() {
+        let started = Status { started: true, ..status(false) };
+        let (well, said) = judge(Probe::Ready, Some(&started));
+        assert!(well && said.contains("eth0 has no programs"), "{said}");
+    }
 }

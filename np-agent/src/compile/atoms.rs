@@ -62,6 +62,16 @@ impl Atoms {
         self.ids.get(atom).copied()
     }
 
+    /// All that are held, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = (AtomId, &Arc<Atom>)> {
+        self.atoms.iter().map(|(id, atom)| (*id, atom))
+    }
+
+    /// How many are numbers of named ports.
+    pub fn ports(&self) -> usize {
+        self.atoms.values().filter(|atom| matches!(***atom, Atom::Port(_))).count()
+    }
+
     pub fn get(&self, id: AtomId) -> Option<&Arc<Atom>> {
         self.atoms.get(&id)
     }

@@ -13,6 +13,7 @@ mod hash;
 mod peers;
 mod rule_set;
 mod selectors;
+mod stand_in;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -21,10 +22,11 @@ use ipnet::IpNet;
 
 pub use atoms::{Atom, AtomId, AtomSet, Atoms};
 use peers::{Anew, NewTests, Tests};
-pub use rule_set::{AllowPorts, AllowRule, RuleSet};
+pub use rule_set::{AllowPorts, AllowRule, Pieces, RuleSet};
+pub use stand_in::{StandIn, StandIns};
 
 use crate::index::{Index, Touched, pack};
-use crate::model::{ContainerPort, Direction, Labels, Pod, PodUid, PolicyKey};
+use crate::model::{ContainerPort, Direction, Labels, Pod, PodUid, Policy, PolicyKey};
 
 /// What the policies of a cluster mean to some of its pods.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +40,19 @@ pub struct Compiled {
     /// Equal contents are held once.
     rule_sets: HashSet<Arc<RuleSet>>,
     sets: HashSet<AtomSet>,
+    stand_ins: StandIns,
+    /// Pods whose labels nobody knows.
+    unknown: BTreeSet<PodUid>,
+    revision: Revision,
+    /// Whether other things are asked than when the last time was forgotten what nothing asks for.
+    asked_anew: bool,
+}
+
+/// Counts the updates that found other subjects, and other peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Revision {
+    pub subjects: u64,
+    pub peers: u64,
 }
 
 /// How one pod is policed.
@@ -59,7 +74,38 @@ impl Compiled {
     pub fn of<'a>(index: &Index, pods: impl IntoIterator<Item = &'a Pod>) -> Self {
         let mut compiled = Self::default();
         compiled.update(index, &Touched::default(), pods);
+        compiled.forget_unused();
         compiled
+    }
+
+    /// Lets other versions of some policies count, from the next update on, and the policies of all
+    /// others. Returns what that update has to be given as touched.
+    pub fn stand_in(&mut self, stand_ins: StandIns) -> Touched {
+        let mut touched = Touched::default();
+        for (key, stand_in) in &stand_ins {
+            if self.stand_ins.get(key) != Some(stand_in) {
+                touched.policies_of.insert(key.namespace.clone());
+            }
+        }
+        let gone = self.stand_ins.keys().filter(|key| !stand_ins.contains_key(*key));
+        touched.policies_of.extend(gone.map(|key| key.namespace.clone()));
+        self.stand_ins = stand_ins;
+        touched
+    }
+
+    pub fn stand_ins(&self) -> &StandIns {
+        &self.stand_ins
+    }
+
+    /// Isolates pods whose labels nobody knows, from the next update on: what selects them cannot be
+    /// said. A pod that is known again has been touched.
+    pub fn set_unknown(&mut self, pods: BTreeSet<PodUid>) {
+        self.unknown = pods;
+    }
+
+    /// Another one after each update that found something else than before.
+    pub fn revision(&self) -> Revision {
+        self.revision
     }
 
     /// Takes up what changed in the index, and which pods are the node's now. Returns the prefixes
@@ -78,10 +124,38 @@ impl Compiled {
             prefixes.extend(self.concerned(index, tests));
         }
         let changed = self.update_peers(index, prefixes);
-        if !matches!(anew, Anew::Nobody) {
-            self.forget_unused();
-        }
+        self.asked_anew |= !matches!(anew, Anew::Nobody);
+        self.revision.subjects += u64::from(other_rules);
+        self.revision.peers += u64::from(!changed.is_empty());
         changed
+    }
+
+    /// Forgets the atoms that nothing asks for. Not while an update is to follow that may ask for
+    /// them again: an atom that comes again is another to whoever knows the old one.
+    pub fn forget_unused(&mut self) {
+        if !std::mem::take(&mut self.asked_anew) {
+            return;
+        }
+        self.sets.retain(|set| Arc::strong_count(set) > 1);
+        let in_use = self.sets.iter().flat_map(|set| set.iter().copied());
+        let in_use = in_use.chain(self.tests.atoms()).collect();
+        self.atoms.retain(&in_use);
+    }
+
+    /// The rule sets of all pods, each once.
+    pub fn rule_sets(&self) -> Vec<&Arc<RuleSet>> {
+        let isolations =
+            self.subjects.values().flat_map(|subject| [&subject.ingress, &subject.egress]);
+        let mut rule_sets: Vec<&Arc<RuleSet>> =
+            isolations.flatten().map(|isolation| &isolation.rule_set).collect();
+        rule_sets.sort_by_key(|rule_set| Arc::as_ptr(rule_set));
+        rule_sets.dedup_by_key(|rule_set| Arc::as_ptr(rule_set));
+        rule_sets
+    }
+
+    /// No fewer than there are different sets of atoms.
+    pub fn most_sets(&self) -> usize {
+        self.sets.len()
     }
 
     /// Gives back what growing has left empty.
@@ -119,9 +193,18 @@ impl Compiled {
     }
 
     fn isolation(&mut self, index: &Index, pod: &Pod, direction: Direction) -> Option<Isolation> {
-        let selecting: Vec<_> = index.selecting(pod, direction).collect();
-        let policies: Vec<PolicyKey> = selecting.iter().map(|policy| policy.key.clone()).collect();
-        if policies.is_empty() {
+        let selecting: Vec<&Policy> = if self.unknown.contains(&pod.uid) {
+            Vec::new()
+        } else {
+            let own = index.selecting(pod, direction);
+            let own = own.filter(|policy| !self.stand_ins.contains_key(&policy.key));
+            own.chain(stand_in::selecting(&self.stand_ins, pod, direction)).collect()
+        };
+        let mut policies: Vec<PolicyKey> =
+            selecting.iter().map(|policy| policy.key.clone()).collect();
+        policies.sort_unstable();
+        policies.dedup();
+        if policies.is_empty() && !self.unknown.contains(&pod.uid) {
             return None;
         }
         let rule_set = RuleSet::of(&selecting, pod, direction);
@@ -134,13 +217,8 @@ impl Compiled {
     fn update_tests(&mut self) -> Anew {
         // Whoever else holds a rule set is a subject.
         self.rule_sets.retain(|rule_set| Arc::strong_count(rule_set) > 1);
-        let isolations =
-            self.subjects.values().flat_map(|subject| [&subject.ingress, &subject.egress]);
-        let mut rule_sets: Vec<&Arc<RuleSet>> =
-            isolations.flatten().map(|isolation| &isolation.rule_set).collect();
-        rule_sets.sort_by_key(|rule_set| Arc::as_ptr(rule_set));
-        rule_sets.dedup_by_key(|rule_set| Arc::as_ptr(rule_set));
-        let rules = rule_sets.into_iter().flat_map(|rule_set| rule_set.rules());
+        let rule_sets: Vec<Arc<RuleSet>> = self.rule_sets().into_iter().cloned().collect();
+        let rules = rule_sets.iter().flat_map(|rule_set| rule_set.rules());
         self.tests.ask(rules, &mut self.atoms)
     }
 
@@ -160,13 +238,6 @@ impl Compiled {
             prefixes.extend(tests.borders.range(within));
         }
         prefixes
-    }
-
-    fn forget_unused(&mut self) {
-        self.sets.retain(|set| Arc::strong_count(set) > 1);
-        let in_use = self.sets.iter().flat_map(|set| set.iter().copied());
-        let in_use = in_use.chain(self.tests.atoms()).collect();
-        self.atoms.retain(&in_use);
     }
 
     /// Returns the prefixes that satisfy other atoms than before.

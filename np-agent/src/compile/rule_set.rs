@@ -14,6 +14,15 @@ pub struct RuleSet {
     /// Ascending.
     rules: Box<[AllowRule]>,
     content: u64,
+    most: Pieces,
+}
+
+/// How many prefixes cover some ports: never fewer than the fewest that do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pieces {
+    pub numbers: usize,
+    /// Names that each peer has numbers of its own for.
+    pub names: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,12 +60,57 @@ impl RuleSet {
     pub fn content(&self) -> u64 {
         self.content
     }
+
+    /// What no peer can be allowed more than.
+    pub fn most(&self) -> Pieces {
+        self.most
+    }
+}
+
+impl AllowRule {
+    /// The names that each peer has numbers of its own for.
+    pub fn names(&self) -> impl Iterator<Item = (Protocol, &str)> {
+        self.ports.iter().flatten().filter_map(|ports| match ports {
+            AllowPorts::OfPeer(protocol, name) => Some((*protocol, name.as_str())),
+            AllowPorts::Protocol(_) | AllowPorts::Range(..) => None,
+        })
+    }
+
+    /// What covers the rule's ports, range by range.
+    pub fn pieces(&self) -> Pieces {
+        let Some(ports) = &self.ports else { return Pieces { numbers: 1, names: 0 } };
+        let mut pieces = Pieces::default();
+        for port in ports {
+            match port {
+                AllowPorts::Protocol(_) => pieces.numbers += 1,
+                AllowPorts::Range(_, first, last) => pieces.numbers += aligned(*first, *last),
+                AllowPorts::OfPeer(..) => pieces.names += 1,
+            }
+        }
+        pieces
+    }
+}
+
+/// How many aligned powers of two a range is made of.
+fn aligned(first: u16, last: u16) -> usize {
+    let (mut next, end) = (u32::from(first), u32::from(last) + 1);
+    let mut count = 0;
+    while next < end {
+        let size = next.trailing_zeros().min((end - next).ilog2());
+        next += 1 << size;
+        count += 1;
+    }
+    count
 }
 
 impl FromIterator<AllowRule> for RuleSet {
     fn from_iter<I: IntoIterator<Item = AllowRule>>(rules: I) -> Self {
-        let rules = rules.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
-        Self { content: hash_of(&rules), rules }
+        let rules: Box<[AllowRule]> =
+            rules.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+        let most = rules.iter().map(AllowRule::pieces).fold(Pieces::default(), |sum, more| {
+            Pieces { numbers: sum.numbers + more.numbers, names: sum.names + more.names }
+        });
+        Self { content: hash_of(&rules), rules, most }
     }
 }
 

@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use np_common::direction::Hook;
 
 use super::error::{AttachError, DataplaneError};
-use super::load::Programs;
-use super::pins::{AdoptedLink, Pins};
+use super::filter::Filter;
+use super::load::{Program, Programs};
+use super::pins::{AdoptedLink, Pins, Places};
 use super::sys::{self, TcSide};
 use super::{clsact, tcx};
 use crate::model::IfIndex;
@@ -17,8 +18,11 @@ use crate::model::IfIndex;
 #[derive(Debug)]
 pub struct Attacher {
     mechanism: Mechanism,
-    pins: Pins,
+    pub(super) places: Places,
     programs: Programs,
+    /// The same once more: the kernel takes a program only once at each side of a device, and one
+    /// that is to go in front of itself needs a double.
+    doubles: Option<Programs>,
 }
 
 /// How programs get to devices.
@@ -56,10 +60,11 @@ pub enum Side {
 }
 
 impl Side {
-    const fn hooks(self) -> [Hook; 2] {
+    /// What judges comes before what tags: see [`Attacher::replace`].
+    pub(super) const fn hooks(self) -> [Hook; 2] {
         match self {
-            Side::Pod => [Hook::FromPod, Hook::ToPod],
-            Side::Uplink => [Hook::FromUplink, Hook::ToUplink],
+            Side::Pod => [Hook::ToPod, Hook::FromPod],
+            Side::Uplink => [Hook::ToUplink, Hook::FromUplink],
         }
     }
 }
@@ -82,8 +87,8 @@ impl Chain {
 }
 
 impl Attacher {
-    pub(super) fn new(mechanism: Mechanism, pins: Pins, programs: Programs) -> Self {
-        Self { mechanism, pins, programs }
+    pub(super) fn new(mechanism: Mechanism, places: Places, programs: Programs) -> Self {
+        Self { mechanism, places, programs, doubles: None }
     }
 
     /// A loaded program, to be run on packets of one's own making.
@@ -97,14 +102,46 @@ impl Attacher {
         side.hooks().into_iter().try_for_each(|hook| self.attach_hook(ifindex, hook))
     }
 
-    fn attach_hook(&self, ifindex: IfIndex, hook: Hook) -> Result<(), AttachError> {
+    /// Puts our programs in the places of those that an agent before this one has attached, at all
+    /// of these devices at once. Returns the devices where there was something to replace.
+    ///
+    /// First every program that judges, then every one that tags: a tag of another version is
+    /// lost to the new judges, which grants nothing, while the old judges would read in a new tag
+    /// what it does not say.
+    pub fn replace(&mut self, devices: &[(IfIndex, Side)]) -> Vec<IfIndex> {
+        let mut replaced: Vec<(IfIndex, Side)> = devices.to_vec();
+        for nth in 0..2 {
+            replaced.retain(|(ifindex, side)| {
+                let hook = side.hooks().into_iter().nth(nth);
+                hook.is_some_and(|hook| self.take_over(*ifindex, hook).unwrap_or(false))
+            });
+        }
+        replaced.into_iter().map(|(ifindex, _)| ifindex).collect()
+    }
+
+    fn take_over(&self, ifindex: IfIndex, hook: Hook) -> Result<bool, AttachError> {
+        let (program, side) = (self.programs.of(hook), tc_side(hook));
+        match self.mechanism {
+            Mechanism::Tcx => tcx::take_over(&self.places, program, ifindex, side),
+            Mechanism::Clsact => {
+                let there = filters(ifindex, side)?.iter().any(|filter| filter.ours);
+                if there {
+                    self.attach_hook(ifindex, hook)?;
+                }
+                Ok(there)
+            }
+        }
+    }
+
+    pub(super) fn attach_hook(&self, ifindex: IfIndex, hook: Hook) -> Result<(), AttachError> {
         let program = self.programs.of(hook);
         let side = tc_side(hook);
         match self.mechanism {
-            Mechanism::Tcx => tcx::attach(&self.pins, program, ifindex, side),
+            Mechanism::Tcx => tcx::attach(&self.places, program, ifindex, side),
             Mechanism::Clsact => {
+                clsact::require_qdisc(ifindex.0).map_err(AttachError::filter(ifindex))?;
                 let filters = filters(ifindex, side)?;
-                if filters.iter().any(|filter| filter.ours && filter.program == program.id) {
+                if filters.iter().any(|filter| filter.ours && filter.program == Some(program.id)) {
                     return Ok(());
                 }
                 clsact::attach(&program.fd, ifindex.0, side).map_err(AttachError::filter(ifindex))
@@ -112,15 +149,60 @@ impl Attacher {
         }
     }
 
+    /// Takes our programs, of whatever version, off a device that is to have none any more.
+    pub fn detach(&mut self, ifindex: IfIndex) -> Result<(), AttachError> {
+        for side in TcSide::ALL {
+            for pins in self.places.all() {
+                tcx::detach(pins, ifindex, side)?;
+            }
+            match clsact::filters(ifindex.0, side) {
+                Ok(filters) if filters.iter().any(|filter| filter.ours) => {
+                    let failed = AttachError::filter(ifindex);
+                    clsact::detach(ifindex.0, side).map_err(|error| failed(error.into()))?;
+                }
+                Err(error) if error.raw_os_error() != Some(libc::ENODEV) => {
+                    return Err(AttachError::Query { ifindex, source: error });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Removes the pins of a device that is gone. A link whose device lives stays as it is, and a
     /// filter went with its device.
     pub fn reap(&mut self, ifindex: IfIndex) -> Result<(), AttachError> {
-        TcSide::ALL.into_iter().try_for_each(|side| tcx::reap(&self.pins, ifindex, side))
+        for pins in self.places.all() {
+            TcSide::ALL.into_iter().try_for_each(|side| tcx::reap(pins, ifindex, side))?;
+        }
+        Ok(())
     }
 
     /// The programs at both sides of a device, and where ours stand among them.
     pub fn order(&self, ifindex: IfIndex) -> Result<Vec<Chain>, AttachError> {
-        order(&self.pins, ifindex)
+        order(&self.places.own, ifindex)
+    }
+
+    pub(super) fn mechanism(&self) -> Mechanism {
+        self.mechanism
+    }
+
+    /// Whether a program is one of ours.
+    pub(super) fn is_loaded(&self, hook: Hook, id: u32) -> bool {
+        let doubles = self.doubles.as_ref();
+        self.programs.of(hook).id == id || doubles.is_some_and(|other| other.of(hook).id == id)
+    }
+
+    /// A program that does the same as the one of ours that is attached.
+    pub(super) fn double(&mut self, hook: Hook, attached: u32) -> Result<&Program, DataplaneError> {
+        if self.programs.of(hook).id != attached {
+            return Ok(self.programs.of(hook));
+        }
+        let doubles = match self.doubles.take() {
+            Some(doubles) => doubles,
+            None => Programs::load(&self.places.own)?,
+        };
+        Ok(self.doubles.insert(doubles).of(hook))
     }
 }
 
@@ -129,21 +211,23 @@ pub(super) fn order(pins: &Pins, ifindex: IfIndex) -> Result<Vec<Chain>, AttachE
     let chain = |side| {
         let links = tcx::attached(ifindex, side)?;
         let link = tcx::pinned(pins, ifindex, side)?;
-        let filters = filters(ifindex, side)?;
+        // Of the filters, those that are programs.
+        let filters: Vec<Filter> = filters(ifindex, side)?;
+        let filters: Vec<&Filter> = filters.iter().filter(|f| f.program.is_some()).collect();
         let ours = match link {
             Some(id) => links.iter().position(|other| other.link == id),
             None => filters.iter().position(|filter| filter.ours).map(|ours| links.len() + ours),
         };
         let programs = links.iter().map(|link| link.program);
-        let programs = programs.chain(filters.iter().map(|filter| filter.program)).collect();
+        let programs = programs.chain(filters.iter().filter_map(|filter| filter.program)).collect();
         Ok(Chain { side, programs, ours })
     };
     TcSide::ALL.into_iter().map(chain).collect()
 }
 
-/// What an agent attached before, ascending by device.
-pub(super) fn links(pins: &Pins) -> Result<Vec<AdoptedLink>, DataplaneError> {
-    let mut links = pins.links()?;
+/// What agents of whatever version attached before, ascending by device.
+pub(super) fn links(places: &Places) -> Result<Vec<AdoptedLink>, DataplaneError> {
+    let mut links = places.links()?;
     links.extend(
         clsact::ours().map_err(DataplaneError::file("list the filters of", "clsact".as_ref()))?,
     );
@@ -151,13 +235,13 @@ pub(super) fn links(pins: &Pins) -> Result<Vec<AdoptedLink>, DataplaneError> {
     Ok(links)
 }
 
-fn filters(ifindex: IfIndex, side: TcSide) -> Result<Vec<clsact::Filter>, AttachError> {
+pub(super) fn filters(ifindex: IfIndex, side: TcSide) -> Result<Vec<Filter>, AttachError> {
     clsact::filters(ifindex.0, side).map_err(|source| match source.raw_os_error() {
         Some(libc::ENODEV) => AttachError::Gone(ifindex),
         _ => AttachError::Query { ifindex, source },
     })
 }
 
-fn tc_side(hook: Hook) -> TcSide {
+pub(super) fn tc_side(hook: Hook) -> TcSide {
     if hook.is_tc_ingress() { TcSide::Ingress } else { TcSide::Egress }
 }

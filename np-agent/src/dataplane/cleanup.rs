@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::error::DataplaneError;
-use super::pins::{AdoptedLink, Pins, entries, require_bpffs};
+use super::pins::{AdoptedLink, Pins, entries, require_bpffs, versions};
 use super::{clsact, sys};
 
 /// What was removed.
@@ -24,7 +24,7 @@ pub fn cleanup(pin_dir: &Path) -> Result<CleanupReport, DataplaneError> {
         return Ok(report);
     }
     require_bpffs(pin_dir)?;
-    for version in versions(pin_dir)? {
+    for (version, _) in versions(pin_dir)? {
         let pins = Pins::of_version(&version);
         for pin in entries(&pins.links)? {
             // Detached one by one before it is unpinned: removing pins in a row would queue up
@@ -37,16 +37,23 @@ pub fn cleanup(pin_dir: &Path) -> Result<CleanupReport, DataplaneError> {
             removed(&pin, fs::remove_file(&pin))?;
             report.links += 1;
         }
-        for pin in entries(&pins.maps)? {
-            removed(&pin, fs::remove_file(&pin))?;
-            report.maps += 1;
-        }
-        for directory in [&pins.links, &pins.maps, &version] {
-            removed(directory, fs::remove_dir(directory))?;
-        }
+        report.maps += remove_maps(&pins)?;
     }
     removed(pin_dir, fs::remove_dir(pin_dir))?;
     Ok(report)
+}
+
+/// Removes the pins of a version's maps, and its directories. Returns how many maps there were.
+pub(super) fn remove_maps(pins: &Pins) -> Result<usize, DataplaneError> {
+    let mut maps = 0;
+    for pin in entries(&pins.maps)? {
+        removed(&pin, fs::remove_file(&pin))?;
+        maps += 1;
+    }
+    for directory in [&pins.links, &pins.maps, &pins.version] {
+        removed(directory, fs::remove_dir(directory))?;
+    }
+    Ok(maps)
 }
 
 /// Takes our filters off all devices.
@@ -61,14 +68,6 @@ fn filters() -> Result<usize, DataplaneError> {
         }
     }
     Ok(filters.len())
-}
-
-fn versions(pin_dir: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
-    let is_version = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str());
-        name.and_then(|name| name.strip_prefix('v')).is_some_and(|v| v.parse::<u32>().is_ok())
-    };
-    Ok(entries(pin_dir)?.into_iter().filter(is_version).collect())
 }
 
 /// What is not there, or is the mount point itself, need not be removed.

@@ -10,6 +10,7 @@ use aya::{EbpfError, maps::MapType};
 use np_common::maps::{self, Kind, MapSpec};
 use thiserror::Error;
 
+use super::clsact::Refusal;
 use crate::model::IfIndex;
 use crate::plan::Op;
 
@@ -28,6 +29,14 @@ pub enum DataplaneError {
     NotBpffs { path: PathBuf },
     #[error("nothing is pinned at {path}: no np-agent has run with this --pin-dir")]
     NothingPinned { path: PathBuf },
+    #[error(
+        "another np-agent (process {pid}) runs in this network namespace; two would write over each other's tags: stop one of them"
+    )]
+    Running { pid: i32 },
+    #[error(
+        "device {device} has {program} of another np-agent, {place}; two would write over each other's tags: run `np-agent cleanup` with its --pin-dir, or start this one with that --pin-dir to take over from it"
+    )]
+    Rival { device: String, program: String, place: String },
     #[error("cannot {action} {path}")]
     File { action: &'static str, path: PathBuf, source: io::Error },
     #[error(
@@ -157,6 +166,12 @@ impl ApplyError {
 pub enum AttachError {
     #[error("device {} is gone", .0.0)]
     Gone(IfIndex),
+    #[error(
+        "an {kind} qdisc is where device {} needs clsact, and has room for one side only: the CNI plugin `bandwidth` makes one for a pod with kubernetes.io/ingress-bandwidth or -egress-bandwidth; take the annotation off and make the pod anew, or use Linux 6.6 or newer, where np-agent needs no qdisc", ifindex.0
+    )]
+    Qdisc { ifindex: IfIndex, kind: String },
+    #[error("{side}: the program is gone again as soon as it is attached to device {}: something else takes it off; look for it with `bpftool net`", ifindex.0)]
+    Lost { ifindex: IfIndex, side: &'static str },
     #[error("cannot set our filter at the clsact qdisc of device {}", ifindex.0)]
     Filter { ifindex: IfIndex, source: io::Error },
     #[error(
@@ -165,6 +180,8 @@ pub enum AttachError {
     Elsewhere { path: PathBuf },
     #[error("cannot {action} the link pinned at {path}")]
     Link { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot load our programs once more, to go in front of others")]
+    Load { source: Box<DataplaneError> },
     #[error("cannot list the programs at device {}", ifindex.0)]
     Query { ifindex: IfIndex, source: io::Error },
 }
@@ -175,10 +192,24 @@ impl AttachError {
         move |source| Self::Link { action, path, source }
     }
 
-    pub(super) fn filter(ifindex: IfIndex) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn load(source: DataplaneError) -> Self {
+        Self::Load { source: Box::new(source) }
+    }
+
+    pub(super) fn filter(ifindex: IfIndex) -> impl FnOnce(Refusal) -> Self {
+        move |refusal| match refusal {
+            Refusal::Qdisc(kind) => Self::Qdisc { ifindex, kind },
+            Refusal::Failed(source) if source.raw_os_error() == Some(libc::ENODEV) => {
+                Self::Gone(ifindex)
+            }
+            Refusal::Failed(source) => Self::Filter { ifindex, source },
+        }
+    }
+
+    pub(super) fn query(ifindex: IfIndex) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.raw_os_error() {
             Some(libc::ENODEV) => Self::Gone(ifindex),
-            _ => Self::Filter { ifindex, source },
+            _ => Self::Query { ifindex, source },
         }
     }
 }

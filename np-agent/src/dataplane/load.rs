@@ -1,6 +1,5 @@
 //! From the embedded object to loaded programs and pinned maps.
 
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
 use aya::programs::SchedClassifier;
@@ -72,25 +71,4 @@ pub(super) fn program(ebpf: &mut Ebpf, hook: Hook) -> Result<Program, DataplaneE
     let fd = program.fd().map_err(refused)?.as_fd().try_clone_to_owned();
     let fd = fd.map_err(DataplaneError::file("keep program", name.as_ref()))?;
     Ok(Program { fd, id })
-}
-
-/// Names what the process lacks, so that the user need not guess from EPERM.
-pub(super) fn require_capabilities() -> Result<(), DataplaneError> {
-    // PERFMON, because without it the verifier refuses to read a stack slot that not every path
-    // has written, which compilers do freely, and adds a speculation barrier to stack writes.
-    const NEEDED: [(&str, u32); 3] = [("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
-    let path = "/proc/thread-self/status";
-    let status = fs::read_to_string(path)
-        .map_err(DataplaneError::file("read capabilities in", path.as_ref()))?;
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0);
-    let missing: Vec<_> = NEEDED
-        .into_iter()
-        .filter(|(_, bit)| effective & (1 << bit) == 0)
-        .map(|(name, _)| name)
-        .collect();
-    if missing.is_empty() { Ok(()) } else { Err(DataplaneError::Capabilities(missing)) }
 }

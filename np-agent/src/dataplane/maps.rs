@@ -88,14 +88,16 @@ impl Maps {
         match *op {
             Op::SetIface(iface) => self.set_iface(iface),
             Op::ClearIface(ifindex) => self.clear_iface(ifindex),
-            Op::SetAddrs(id, [first, second]) => {
+            Op::Bind(id, [first, second], born) => {
                 let words = [words_of(first), words_of(second)].concat();
-                store(&self.endpoints, ADDR_WORDS, id, &words)
+                store(&self.endpoints, ADDR_WORDS, id, &words)?;
+                store(&self.endpoints, BORN_WORD, id, &[pair(born, 0)])
             }
             Op::SetPolicy(id, policy) => store(&self.endpoints, POLICY_WORD, id, &[policy.bits()]),
             Op::ClearEndpoint(id) => {
-                store(&self.endpoints, POLICY_WORD, id, &[PolicyWord::OPEN.bits()])?;
-                store(&self.endpoints, ADDR_WORDS, id, &[0; 4])
+                store(&self.endpoints, POLICY_WORD, id, &[PolicyWord::FREE.bits()])?;
+                store(&self.endpoints, ADDR_WORDS, id, &[0; 4])?;
+                store(&self.endpoints, BORN_WORD, id, &[0])
             }
             Op::SetLocal(addr, id) => {
                 self.local.insert(addr, u32::from(id.get()), 0).map_err(os_error)
@@ -197,7 +199,7 @@ impl Maps {
         for id in 1..=EndpointId::MAX.get() {
             let id = EndpointId::new(id);
             let endpoint = self.endpoint(id);
-            if endpoint != Endpoint::EMPTY {
+            if endpoint != Endpoint::FREE {
                 tables.endpoints.insert(id, endpoint);
             }
         }
@@ -244,10 +246,9 @@ impl Maps {
 
     fn endpoint(&self, id: EndpointId) -> Endpoint {
         let word = |offset| self.endpoints.load(endpoint_word(id) + offset);
-        Endpoint {
-            addrs: [addr_of([word(0), word(1)]), addr_of([word(2), word(3)])],
-            policy: PolicyWord::from_bits(word(POLICY_WORD.start)),
-        }
+        let addrs = [addr_of([word(0), word(1)]), addr_of([word(2), word(3)])];
+        let (born, _) = split(word(BORN_WORD.start));
+        Endpoint::new(addrs, PolicyWord::from_bits(word(POLICY_WORD.start)), born)
     }
 
     /// What the programs have counted since the maps were made.
@@ -262,8 +263,10 @@ impl Maps {
 /// Where an endpoint's addresses and policy lie, in words from its start.
 const ADDR_WORDS: Range<usize> = 0..4;
 const POLICY_WORD: Range<usize> = 4..5;
+const BORN_WORD: Range<usize> = 5..6;
 const ENDPOINT_WORDS: usize = size_of::<Endpoint>() / size_of::<u64>();
-const _: () = assert!(ENDPOINT_WORDS == POLICY_WORD.end);
+const _: () = assert!(ENDPOINT_WORDS == BORN_WORD.end);
+const _: () = assert!(std::mem::offset_of!(Endpoint, born) == BORN_WORD.start * 8);
 const _: () = assert!(std::mem::offset_of!(Endpoint, policy) == POLICY_WORD.start * 8);
 
 fn endpoint_word(id: EndpointId) -> usize {
@@ -286,19 +289,22 @@ fn word(map: &Mapping, index: usize, value: u64) -> io::Result<()> {
 }
 
 fn words_of(addr: Addr) -> [u64; 2] {
-    let pair = |low: u32, high: u32| {
-        let ([a, b, c, d], [e, f, g, h]) = (low.to_ne_bytes(), high.to_ne_bytes());
-        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
-    };
     let [first, second, third, fourth] = addr.words();
     [pair(first, second), pair(third, fourth)]
 }
 
+/// Two words of 32 bits as one, in memory order.
+fn pair(low: u32, high: u32) -> u64 {
+    let ([a, b, c, d], [e, f, g, h]) = (low.to_ne_bytes(), high.to_ne_bytes());
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}
+
+fn split(word: u64) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
+    (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]))
+}
+
 fn addr_of([low, high]: [u64; 2]) -> Addr {
-    let split = |word: u64| {
-        let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
-        (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]))
-    };
     let ((first, second), (third, fourth)) = (split(low), split(high));
     Addr::from_v6_words([first, second, third, fourth])
 }

@@ -5,9 +5,9 @@
 //! hold; the agent then writes the difference to what they should hold, and only that.
 //!
 //! ```text
-//!  PIN_DIR/v1/maps/NAME              the maps of np_common::maps
-//!  PIN_DIR/v1/links/7-ingress        what is attached to device 7
-//!             links/7-egress
+//!  PIN_DIR/v{ABI}/maps/NAME          the maps of np_common::maps
+//!  PIN_DIR/v{ABI}/links/7-ingress    what is attached to device 7
+//!                 links/7-egress
 //! ```
 //!
 //! Where the kernel has no TCX there are no links: filters stay at a device as long as it lives.
@@ -15,36 +15,54 @@
 //! Everything here blocks.
 
 mod attach;
+pub mod capabilities;
 mod cleanup;
 mod clsact;
 mod counters;
+mod doors;
 mod error;
+mod filter;
 mod load;
+mod lock;
 #[cfg(feature = "debug-log")]
 mod log;
 mod mapping;
 mod maps;
+mod mount;
 mod pins;
 pub mod probe;
 mod records;
+mod rivals;
+mod rtnetlink;
 mod sys;
+mod tcevents;
 mod tcx;
+mod upgrade;
+mod verify;
 
 use std::path::{Path, PathBuf};
 
 pub use attach::{Attacher, Chain, Mechanism, Side};
 pub use cleanup::{CleanupReport, cleanup};
 pub use counters::Counters;
+pub use doors::{Doors, Unheard};
 pub use error::{ApplyError, AttachError, DataplaneError, Shape};
 pub use load::OBJECT;
+pub use lock::NamespaceLock;
 pub use maps::Maps;
+pub use mount::{Bpffs, mount_bpffs};
 pub use pins::AdoptedLink;
+pub use records::ROOM as RECORD_ROOM;
 pub use sys::TcSide;
+pub use tcevents::TcEvents;
+pub use upgrade::RetireError;
+pub use verify::{Checked, Finding};
 
 use crate::model::IfIndex;
 use crate::plan::Tables;
 use load::Programs;
-use pins::{Absent, Pins};
+use np_common::ABI_VERSION;
+use pins::{Absent, Pins, Places};
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -63,30 +81,70 @@ pub struct Opened {
     pub tables: Tables,
     /// The record that an earlier agent left.
     pub record: Option<Vec<u8>>,
-    /// The links that an earlier agent left. They run its programs until they are attached anew.
+    /// The links that earlier agents left, of whatever version. They run those agents' programs
+    /// until they are attached anew.
     pub links: Vec<AdoptedLink>,
+    /// For whoever sees devices first.
+    pub doors: Doors,
+    /// For whoever compares the maps with the plan.
+    pub reader: Reader,
+    /// The maps are new, and programs of another version judge by theirs.
+    pub inherits: bool,
+}
+
+/// That this process may do what it must, where it must. Nothing is made by it.
+pub fn require(options: &Options) -> Result<(), DataplaneError> {
+    if OBJECT.is_empty() {
+        return Err(DataplaneError::NoPrograms);
+    }
+    capabilities::require()?;
+    pins::require_bpffs(&options.pin_dir)
 }
 
 /// Loads the programs, adopts the pinned maps and pins those that are missing.
 pub fn open(options: &Options) -> Result<Opened, DataplaneError> {
+    open_version(options, ABI_VERSION)
+}
+
+/// As [`open`], with the pins of another version than the programs'. For tests of upgrades.
+pub fn open_version(options: &Options, abi: u32) -> Result<Opened, DataplaneError> {
+    require(options)?;
     let Options { pin_dir, mechanism } = options;
-    if OBJECT.is_empty() {
-        return Err(DataplaneError::NoPrograms);
-    }
-    load::require_capabilities()?;
-    pins::require_bpffs(pin_dir)?;
     let mechanism = mechanism.map_or_else(Mechanism::of_kernel, Ok)?;
-    let pins = Pins::of(pin_dir);
+    let places = Places::of(pin_dir, abi)?;
+    rivals::refuse(pin_dir, &places)?;
+    let pins = &places.own;
     pins.create()?;
+    pins.sweep()?;
+    let inheritance = upgrade::inheritance(&places)?;
+    if let Some(from) = &inheritance {
+        from.keep_flows(pins)?;
+    }
     pins.check_maps(Absent::Fine)?;
-    let programs = Programs::load(&pins)?;
+    let programs = Programs::load(pins)?;
     // Now also those that the object made.
     pins.check_maps(Absent::Error)?;
-    let maps = Maps::open(&pins)?;
+    let inherits = inheritance.is_some();
+    let inherited = inheritance.map(|from| from.fill(pins)).transpose()?.flatten();
+    let maps = Maps::open(pins)?;
     let tables = maps.tables()?;
-    let record = maps.record();
-    let links = attach::links(&pins)?;
-    Ok(Opened { maps, attacher: Attacher::new(mechanism, pins, programs), tables, record, links })
+    let record = maps.record().or(inherited);
+    let links = attach::links(&places)?;
+    let doors = Doors::open(pins)?;
+    let reader = Reader(Maps::open(pins)?);
+    let attacher = Attacher::new(mechanism, places, programs);
+    Ok(Opened { maps, attacher, tables, record, links, doors, reader, inherits })
+}
+
+/// Reads what the maps hold while another thread writes them.
+#[derive(Debug)]
+pub struct Reader(Maps);
+
+impl Reader {
+    /// What is written meanwhile may be in it or not.
+    pub fn tables(&self) -> Result<Tables, DataplaneError> {
+        self.0.tables()
+    }
 }
 
 /// What is pinned, for reading while no agent runs.
@@ -121,7 +179,7 @@ impl Pinned {
     }
 
     pub fn links(&self) -> Result<Vec<AdoptedLink>, DataplaneError> {
-        attach::links(&self.pins)
+        attach::links(&Places { own: self.pins.clone(), others: Vec::new() })
     }
 
     /// As [`Attacher::order`].

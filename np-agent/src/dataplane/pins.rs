@@ -1,5 +1,6 @@
 //! Where maps and links are pinned: `PIN_DIR/v{ABI}/maps/NAME` and
-//! `PIN_DIR/v{ABI}/links/IFINDEX-{ingress,egress}`.
+//! `PIN_DIR/v{ABI}/links/IFINDEX-{ingress,egress}`. A link that is to replace another is pinned as
+//! `…-new` until it does.
 
 use std::fs;
 use std::io;
@@ -17,8 +18,52 @@ use crate::model::IfIndex;
 /// The directories of one ABI version.
 #[derive(Clone, Debug)]
 pub(super) struct Pins {
+    pub version: PathBuf,
     pub maps: PathBuf,
     pub links: PathBuf,
+}
+
+/// The directories of this version, and of the others whose programs may still be at devices.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    pub own: Pins,
+    /// Newest first.
+    pub others: Vec<Pins>,
+}
+
+impl Places {
+    pub(super) fn of(pin_dir: &Path, abi: u32) -> Result<Self, DataplaneError> {
+        let mut others: Vec<u32> =
+            versions(pin_dir)?.into_iter().map(|(_, of)| of).filter(|of| *of != abi).collect();
+        others.sort_unstable_by(|one, other| other.cmp(one));
+        let pins = |abi: u32| Pins::of_version(&pin_dir.join(format!("v{abi}")));
+        Ok(Self { own: pins(abi), others: others.into_iter().map(pins).collect() })
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Pins> {
+        std::iter::once(&self.own).chain(&self.others)
+    }
+
+    /// The pinned links of all versions, ascending by device.
+    pub(super) fn links(&self) -> Result<Vec<AdoptedLink>, DataplaneError> {
+        let mut links = Vec::new();
+        for pins in self.all() {
+            links.extend(pins.links()?);
+        }
+        // Of one side of a device that lives, one link lives.
+        links.sort();
+        links.dedup_by_key(|link| (link.ifindex, link.side));
+        Ok(links)
+    }
+}
+
+/// The directories of versions in a pin directory.
+pub(super) fn versions(pin_dir: &Path) -> Result<Vec<(PathBuf, u32)>, DataplaneError> {
+    let version = |path: PathBuf| {
+        let abi = path.file_name()?.to_str()?.strip_prefix('v')?.parse().ok()?;
+        Some((path, abi))
+    };
+    Ok(entries(pin_dir)?.into_iter().filter_map(version).collect())
 }
 
 /// A link that an agent pinned before.
@@ -37,7 +82,16 @@ impl Pins {
     }
 
     pub(super) fn of_version(version: &Path) -> Self {
-        Self { maps: version.join("maps"), links: version.join("links") }
+        Self {
+            version: version.to_owned(),
+            maps: version.join("maps"),
+            links: version.join("links"),
+        }
+    }
+
+    /// The version; none for a directory that is none of a version.
+    pub(super) fn abi(&self) -> Option<u32> {
+        self.version.file_name()?.to_str()?.strip_prefix('v')?.parse().ok()
     }
 
     pub(super) fn create(&self) -> Result<(), DataplaneError> {
@@ -60,30 +114,50 @@ impl Pins {
         self.links.join(format!("{}-{}", ifindex.0, side.name()))
     }
 
+    /// Where the link lies that is to take the place of another.
+    pub(super) fn draft(&self, ifindex: IfIndex, side: TcSide) -> PathBuf {
+        self.links.join(format!("{}-{}{DRAFT}", ifindex.0, side.name()))
+    }
+
+    /// Removes links that an agent was killed over before they replaced others, which are there.
+    pub(super) fn sweep(&self) -> Result<(), DataplaneError> {
+        let is_draft = |path: &PathBuf| path.to_string_lossy().ends_with(DRAFT);
+        for path in entries(&self.links)?.into_iter().filter(is_draft) {
+            fs::remove_file(&path).map_err(DataplaneError::file("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    /// What the kernel says of a pinned map; none if none is pinned.
+    pub(super) fn shape(&self, spec: &MapSpec) -> Result<Option<Shape>, DataplaneError> {
+        let path = self.map(spec);
+        let exists = path.try_exists();
+        if !exists.map_err(DataplaneError::file("look for pinned map", &path))? {
+            return Ok(None);
+        }
+        let info = MapInfo::from_pin(&path).map_err(DataplaneError::map("open pinned", spec))?;
+        let kind = info.map_type().map_err(DataplaneError::map("identify pinned", spec))?;
+        Ok(Some(Shape {
+            kind: kind as u32,
+            key: info.key_size(),
+            value: info.value_size(),
+            max_entries: info.max_entries(),
+            flags: info.map_flags(),
+        }))
+    }
+
     /// Compares every pinned map with what it should be; aya would open anything of that name.
     pub(super) fn check_maps(&self, absent: Absent) -> Result<(), DataplaneError> {
         for spec in &maps::ALL {
-            let path = self.map(spec);
-            let exists =
-                path.try_exists().map_err(DataplaneError::file("look for pinned map", &path))?;
-            match (exists, absent) {
-                (false, Absent::Fine) => continue,
-                (false, Absent::Error) => return Err(DataplaneError::MapMissing(spec.name)),
-                (true, _) => {}
-            }
-            let info =
-                MapInfo::from_pin(&path).map_err(DataplaneError::map("open pinned", spec))?;
-            let kind = info.map_type().map_err(DataplaneError::map("identify pinned", spec))?;
-            let found = Shape {
-                kind: kind as u32,
-                key: info.key_size(),
-                value: info.value_size(),
-                max_entries: info.max_entries(),
-                flags: info.map_flags(),
-            };
             let wanted = Shape::from(spec);
-            if found != wanted {
-                return Err(DataplaneError::MapMismatch { path, found, wanted });
+            match self.shape(spec)? {
+                None if absent == Absent::Fine => {}
+                None => return Err(DataplaneError::MapMissing(spec.name)),
+                Some(found) if found == wanted => {}
+                Some(found) => {
+                    let path = self.map(spec);
+                    return Err(DataplaneError::MapMismatch { path, found, wanted });
+                }
             }
         }
         Ok(())
@@ -128,6 +202,9 @@ pub(super) enum Absent {
     Fine,
     Error,
 }
+
+/// A bpffs takes no names with dots.
+const DRAFT: &str = "-new";
 
 /// The paths in a directory, ascending; none if there is no such directory.
 pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, DataplaneError> {

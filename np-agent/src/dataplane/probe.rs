@@ -7,16 +7,17 @@ use aya::EbpfLoader;
 use np_common::direction::Hook;
 
 use super::attach::{self, Chain, Mechanism};
+use super::capabilities;
 use super::clsact;
 use super::error::{AttachError, DataplaneError};
-use super::load::{OBJECT, program, require_capabilities};
+use super::load::{OBJECT, program};
 use super::pins::{Pins, require_bpffs};
 use super::sys::{self, TcSide};
 use crate::model::IfIndex;
 
-/// The capabilities are there.
-pub fn capabilities() -> Result<(), DataplaneError> {
-    require_capabilities()
+/// The capabilities are there; their names.
+pub fn capabilities() -> Result<String, DataplaneError> {
+    capabilities::require().map(|()| capabilities::names())
 }
 
 /// The pin directory is on a bpffs; it need not exist yet.
@@ -52,7 +53,7 @@ fn try_attach(
             .map(drop)
             .map_err(AttachError::link("create", "loopback".as_ref())),
         Mechanism::Clsact => clsact::attach(program, loopback.0, TcSide::Egress)
-            .and_then(|()| clsact::detach(loopback.0, TcSide::Egress))
+            .and_then(|()| Ok(clsact::detach(loopback.0, TcSide::Egress)?))
             .map_err(AttachError::filter(loopback)),
     }
 }

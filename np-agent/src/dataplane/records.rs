@@ -8,15 +8,15 @@ use super::error::DataplaneError;
 use super::mapping::Mapping;
 
 const WORD: usize = size_of::<u64>();
-/// The room for one record.
-const HALF: usize = (RECORD_CHUNKS - 1) / 2 * RECORD_CHUNK;
+/// How long a record may be, in bytes.
+pub const ROOM: usize = (RECORD_CHUNKS - 1) / 2 * RECORD_CHUNK;
 /// Where the halves start, in bytes.
-const HALVES: [usize; 2] = [RECORD_CHUNK, RECORD_CHUNK + HALF];
+const HALVES: [usize; 2] = [RECORD_CHUNK, RECORD_CHUNK + ROOM];
 
 /// Writes a record into the half that is not in force, then puts it in force.
 pub(super) fn store(map: &Mapping, record: &[u8]) -> Result<(), DataplaneError> {
-    if record.len() > HALF {
-        return Err(DataplaneError::RecordTooLarge { bytes: record.len(), room: HALF });
+    if record.len() > ROOM {
+        return Err(DataplaneError::RecordTooLarge { bytes: record.len(), room: ROOM });
     }
     let [first, second] = HALVES;
     let offset = if Header::load(map).offset == first { second } else { first };
@@ -37,7 +37,7 @@ pub(super) fn load(map: &Mapping) -> Option<Vec<u8>> {
     // the copy to change what is being copied.
     loop {
         let header = Header::load(map);
-        if header.offset == 0 || header.length > HALF {
+        if header.offset == 0 || header.length > ROOM {
             return None;
         }
         let words = map.words().iter().skip(header.offset / WORD);

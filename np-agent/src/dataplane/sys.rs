@@ -10,8 +10,11 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_CREATE: libc::c_int = 28;
@@ -150,6 +153,43 @@ pub(super) fn link_info(link: &impl AsFd) -> io::Result<LinkInfo> {
     Ok(LinkInfo { id: info.id, program: info.prog_id, ifindex: info.ifindex })
 }
 
+/// What a program's author calls it; none when the kernel does not say (that takes
+/// CAP_SYS_ADMIN), or when the program is gone.
+pub(super) fn program_name(id: u32) -> Option<String> {
+    #[repr(C)]
+    struct Attr {
+        prog_id: u32,
+        next_id: u32,
+        open_flags: u32,
+    }
+    // struct bpf_prog_info up to the name.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        _before: [u64; 8],
+        name: [u8; 16],
+    }
+    #[repr(C)]
+    struct InfoAttr {
+        bpf_fd: u32,
+        info_len: u32,
+        info: u64,
+    }
+    let mut attr = Attr { prog_id: id, next_id: 0, open_flags: 0 };
+    // SAFETY: `Attr` is the get_id part of union bpf_attr.
+    let program = unsafe { bpf_fd(BPF_PROG_GET_FD_BY_ID, &mut attr) }.ok()?;
+    let mut info = Info::default();
+    let mut attr = InfoAttr {
+        bpf_fd: raw(&program),
+        info_len: size_of::<Info>() as u32,
+        info: (&raw mut info) as u64,
+    };
+    // SAFETY: `InfoAttr` is the info part of union bpf_attr, and `info` is as long as it says.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }.ok()?;
+    let name: Vec<u8> = info.name.into_iter().take_while(|byte| *byte != 0).collect();
+    Some(String::from_utf8_lossy(&name).into_owned()).filter(|name| !name.is_empty())
+}
+
 /// Whether the kernel has TCX: one without knows no such type of attachment, one with it knows no
 /// device 0.
 pub(super) fn has_tcx() -> io::Result<bool> {
@@ -227,14 +267,7 @@ pub(super) fn open_pin(path: &Path) -> io::Result<Option<OwnedFd>> {
 
 /// Whether a path lies on a bpffs.
 pub(super) fn is_bpffs(path: &Path) -> io::Result<bool> {
-    let path = c_string(path)?;
-    let mut stat = MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: the path is a C string, and `stat` has room for what the kernel writes.
-    if unsafe { libc::statfs(path.as_ptr(), stat.as_mut_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call succeeded, so it filled in `stat`.
-    Ok(unsafe { stat.assume_init() }.f_type == libc::BPF_FS_MAGIC)
+    Ok(statfs(path)?.filesystem_type() == BPF_FS_MAGIC)
 }
 
 /// Ticks per second of the kernel: the coarse clock moves once a tick.

@@ -30,13 +30,17 @@ pub enum Family {
 /// Why a probe cannot be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum EndError {
-    #[error("{0:?} is no end of a connection; give namespace/pod, an address, or node:NAME")]
+    #[error(
+        "{0:?} is not a valid end of a connection; give namespace/pod, an address, or node:NAME"
+    )]
     Form(String),
     #[error(
-        "no pod is called {0}; `kubectl get pods -A -o yaml` writes what is needed as a manifest"
+        "there is no pod {0} among the objects; `kubectl get pods -A -o yaml` writes pods as a manifest"
     )]
     UnknownPod(String),
-    #[error("no Node is called {0}, and no hostNetwork pod is on it; give its address")]
+    #[error(
+        "there is no Node {0} among the objects, and no hostNetwork pod on it; give its address"
+    )]
     UnknownNode(String),
     #[error("pod {0} has no address (status.podIPs): policy does not know it yet")]
     NoAddress(PodKey),
@@ -49,16 +53,14 @@ pub enum EndError {
     #[error("{0} is never on the wire between a pod and its peer; give an address that is")]
     Unroutable(IpAddr),
     #[error(
-        "{0:?} is no port; give a number up to 65535 or the name of a port of the destination pod"
+        "{0:?} is not a port; give a number up to 65535 or the name of a port of the destination pod"
     )]
     Port(String),
     #[error("a port is needed with {0}; add --port, or \"port\" to the probe")]
     NoPort(Protocol),
     #[error("ICMP has no ports; leave the port out")]
     IcmpPort,
-    #[error(
-        "port {name:?}: the destination is no pod that could give it a number; give the number"
-    )]
+    #[error("port {name:?}: only a destination pod can resolve a named port; give the number")]
     NameWithoutPod { name: String },
     #[error("port {name:?}: pod {pod} has no {protocol} port of that name; {has}")]
     UnknownName { name: String, pod: PodKey, protocol: Protocol, has: String },
@@ -71,7 +73,7 @@ fn of(family: &Option<Family>) -> String {
 }
 
 impl Family {
-    fn of(address: IpAddr) -> Self {
+    pub fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Family::V4 } else { Family::V6 }
     }
 }
@@ -118,17 +120,15 @@ impl fmt::Display for End<'_> {
     }
 }
 
-/// The addresses of nodes, from their objects and their hostNetwork pods. `Index` has no list of
-/// nodes, but every node that matters has a pod.
+/// The addresses of nodes, from their objects and their hostNetwork pods.
 pub(super) fn node_addresses(index: &Index) -> HashMap<IpAddr, &NodeName> {
     let mut addresses = HashMap::new();
-    for pod in index.pods() {
+    for pod in index.pods().filter(|pod| pod.host_network) {
         let Some(node) = &pod.node else { continue };
-        let own = if pod.host_network { &pod.addresses[..] } else { &[] };
-        let object = index.node(node).map_or(&[][..], |node| &node.addresses);
-        for address in own.iter().chain(object) {
-            addresses.insert(*address, node);
-        }
+        addresses.extend(pod.addresses.iter().map(|address| (*address, node)));
+    }
+    for node in index.nodes() {
+        addresses.extend(node.addresses.iter().map(|address| (*address, &node.name)));
     }
     addresses
 }

@@ -15,6 +15,7 @@ mod answer;
 mod describe;
 mod ends;
 mod node;
+mod nodes_own;
 mod opening;
 mod sides;
 
@@ -30,6 +31,7 @@ use np_common::verdict::{Action, Reason, posture};
 pub use self::describe::{PeerList, PortList};
 pub use self::ends::{End, EndError, Family};
 use self::node::Tabled;
+pub use self::nodes_own::Unless;
 pub use self::sides::{Miss, RuleRef, Side, Standing, Wrong};
 use crate::index::Index;
 use crate::model::{self, Direction, NodeName, Pod, Policy};

@@ -74,7 +74,7 @@ impl Tabled {
                     tables.local.insert(*slot, member.id);
                 }
             }
-            tables.endpoints.insert(member.id, Endpoint { addrs, policy: PolicyWord::OPEN });
+            tables.endpoints.insert(member.id, Endpoint::new(addrs, PolicyWord::OPEN, 0));
             ids.insert(member.id, member.pod.uid.clone());
         }
         let mut compiled = Compiled::default();
@@ -98,6 +98,7 @@ impl Tabled {
         let context = Context {
             ifindex,
             ingress_ifindex,
+            socket: ingress_ifindex == 0,
             tag,
             ethertype: packet.ethertype,
             time: Time { now: 0, hz: 100 },
@@ -155,6 +156,16 @@ impl Maps for Tabled {
     }
 
     fn record(&self, _: &FlowKey, _: Flow) {}
+
+    fn has_lived(&self, id: EndpointId, generation: u32) -> bool {
+        Simulated::new(&self.tables).has_lived(id, generation)
+    }
+
+    fn denied(&self, _: &FlowKey, _: Time) -> bool {
+        false
+    }
+
+    fn record_denied(&self, _: &FlowKey, _: Time) {}
 
     fn ports(&self, _: &FragmentKey) -> Option<PortPair> {
         None
@@ -227,7 +238,7 @@ impl Explain<'_> {
             {
                 // What the node makes itself has entered by no device and bears no tag.
                 let at = (self.tables(subject), false);
-                let own = way.pass(at, Hook::ToPod, device(subject), (0, Tag::NONE));
+                let own = way.pass(at, Hook::ToPod, device(subject), (0, Tag::LOST));
                 let ingress =
                     if own.0 == Reason::Own { Standing::OwnNode } else { Standing::Denied };
                 way.decided(Standing::NotSubject, ingress)
@@ -247,7 +258,7 @@ impl Explain<'_> {
         let tables = self.tables(subject);
         let here = (tables, true);
         let veth = device(subject);
-        let (reason, tag) = way.pass(here, Hook::FromPod, veth, (0, Tag::NONE));
+        let (reason, tag) = way.pass(here, Hook::FromPod, veth, (0, Tag::LOST));
         if !passes(reason) {
             return way.decided(Standing::Denied, Standing::NotSubject);
         }
@@ -261,7 +272,7 @@ impl Explain<'_> {
                 let (reason, _) = way.pass((tables, false), Hook::ToPod, device(other), from);
                 // One hook judges both ends and names the first that denies.
                 let ingress = || {
-                    let judged = (veth, tag.with_egress_judged());
+                    let judged = (veth, Tag::judged(tag.sender()));
                     tables.hook(Hook::ToPod, device(other), judged, &way.packet).reason
                 };
                 let (egress, ingress) = match reason {
@@ -299,7 +310,7 @@ impl Explain<'_> {
     fn arrive(&self, way: &mut Way, subject: &Subject<'_>) -> Standing {
         let tables = self.tables(subject);
         let there = (tables, false);
-        let (_, tag) = way.pass(there, Hook::FromUplink, UPLINK, (UPLINK, Tag::NONE));
+        let (_, tag) = way.pass(there, Hook::FromUplink, UPLINK, (UPLINK, Tag::LOST));
         let (reason, _) = way.pass(there, Hook::ToPod, device(subject), (UPLINK, tag));
         side(tables, subject, Direction::Ingress, reason)
     }

@@ -28,8 +28,8 @@ use shared::Shared;
 pub use touched::Touched;
 
 use crate::model::{
-    Change, Direction, Namespace, Node, NodeName, Object, ObjectKey, Pod, PodKey, PodUid, Policy,
-    PolicyKey,
+    Change, Collection, Direction, Namespace, Node, NodeName, Object, ObjectKey, Pod, PodKey,
+    PodUid, Policy, PolicyKey,
 };
 
 /// Holds all objects.
@@ -49,8 +49,11 @@ impl Index {
     pub fn apply(&mut self, change: Change, touched: &mut Touched) {
         match change {
             Change::Apply(Object::Pod(pod)) => self.set_pod(pod, touched),
-            Change::Delete(ObjectKey::Pod(key)) => {
-                if let Some(ByKey(old)) = self.pods.take(&key) {
+            Change::Delete(ObjectKey::Pod(key), uid) => {
+                let same = |pod: &ByKey<Pod>| uid.is_none_or(|uid| pod.0.uid == uid);
+                if self.pods.get(&key).is_some_and(same)
+                    && let Some(ByKey(old)) = self.pods.take(&key)
+                {
                     self.claims.remove(&old);
                     touched.pod(&old);
                 }
@@ -62,7 +65,7 @@ impl Index {
                     self.touch_pods_of(&name, touched);
                 }
             }
-            Change::Delete(ObjectKey::Namespace(name)) => {
+            Change::Delete(ObjectKey::Namespace(name), _) => {
                 if self.namespaces.remove(&name).is_some() {
                     self.touch_pods_of(&name, touched);
                 }
@@ -74,7 +77,7 @@ impl Index {
                     self.policies.replace(ByKey(Arc::new(policy)));
                 }
             }
-            Change::Delete(ObjectKey::Policy(key)) => {
+            Change::Delete(ObjectKey::Policy(key), _) => {
                 if self.policies.remove(&key) {
                     touched.policy(&key);
                 }
@@ -82,10 +85,41 @@ impl Index {
             Change::Apply(Object::Node(node)) => {
                 self.nodes.insert(node.name.clone(), node);
             }
-            Change::Delete(ObjectKey::Node(name)) => {
+            Change::Delete(ObjectKey::Node(name), _) => {
                 self.nodes.remove(&name);
             }
+            Change::Replace(collection, objects) => {
+                for change in self.replacing(&collection, objects) {
+                    self.apply(change, touched);
+                }
+            }
         }
+    }
+
+    /// Takes a replacement apart: what goes, then all that is there.
+    pub fn replacing(
+        &self,
+        collection: &Collection,
+        objects: Vec<Object>,
+    ) -> impl Iterator<Item = Change> + use<> {
+        let there: BTreeSet<ObjectKey> = objects.iter().map(Object::key).collect();
+        let pods = |on: &dyn Fn(&Pod) -> bool| {
+            let pods = self.pods().filter(|pod| on(pod));
+            pods.map(|pod| ObjectKey::Pod(pod.key.clone())).collect::<Vec<_>>()
+        };
+        let mut gone: Vec<ObjectKey> = match collection {
+            Collection::Namespaces => {
+                self.namespaces.keys().cloned().map(ObjectKey::Namespace).collect()
+            }
+            Collection::Policies => {
+                self.policies().map(|policy| ObjectKey::Policy(policy.key.clone())).collect()
+            }
+            Collection::Nodes => self.nodes.keys().cloned().map(ObjectKey::Node).collect(),
+            Collection::PodsOn(node) => pods(&|pod| pod.node.as_ref() == Some(node)),
+            Collection::PodsNotOn(node) => pods(&|pod| pod.node.as_ref() != Some(node)),
+        };
+        gone.retain(|key| !there.contains(key));
+        gone.into_iter().map(Change::delete).chain(objects.into_iter().map(Change::Apply))
     }
 
     fn set_pod(&mut self, mut pod: Pod, touched: &mut Touched) {
@@ -161,6 +195,10 @@ impl Index {
     /// All policies, ascending by key.
     pub fn policies(&self) -> impl ExactSizeIterator<Item = &Policy> {
         self.policies.iter().map(|policy| policy.0.as_ref())
+    }
+
+    pub fn policy(&self, key: &PolicyKey) -> Option<&Arc<Policy>> {
+        self.policies.get(key).map(|policy| &policy.0)
     }
 
     pub fn node(&self, name: &NodeName) -> Option<&Node> {

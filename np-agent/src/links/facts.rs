@@ -14,7 +14,7 @@ use netlink_packet_route::{
 
 use super::routes::Routes;
 use super::tunnel::encapsulations;
-use crate::model::{Device, DevicePeer, Encapsulation, IfIndex};
+use crate::model::{Device, DevicePeer, Encapsulation, IfIndex, Lower};
 
 /// What one link message says about a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +22,10 @@ pub(super) struct Link {
     pub(super) index: IfIndex,
     name: String,
     kind: Option<String>,
+    hardware: bool,
     layer3: bool,
     loopback: bool,
+    master: Option<IfIndex>,
     encapsulations: Vec<Encapsulation>,
     /// `IFLA_LINK`: the other end of a pair, or the lower device of a stacked one.
     other: Option<IfIndex>,
@@ -45,8 +47,10 @@ impl Link {
             index: IfIndex(header.index),
             name: String::new(),
             kind: None,
+            hardware: false,
             layer3: !loopback && header.link_layer_type != LinkLayerType::Ether,
             loopback,
+            master: None,
             encapsulations: Vec::new(),
             other: None,
             netnsid: None,
@@ -55,9 +59,9 @@ impl Link {
             let value = attribute.value();
             match attribute.kind() {
                 libc::IFLA_IFNAME => link.name = text(value),
-                libc::IFLA_LINK => {
-                    link.other = parse_u32(value).ok().filter(|index| *index != 0).map(IfIndex);
-                }
+                libc::IFLA_LINK => link.other = index(value),
+                libc::IFLA_MASTER => link.master = index(value),
+                libc::IFLA_PARENT_DEV_NAME => link.hardware = true,
                 libc::IFLA_LINK_NETNSID => link.netnsid = parse_i32(value).ok(),
                 libc::IFLA_LINKINFO => {
                     let part =
@@ -79,6 +83,12 @@ impl Link {
     pub(super) fn peer(&self) -> Option<(i32, IfIndex)> {
         let netnsid = self.netnsid.filter(|_| self.is_pair())?;
         Some((netnsid, self.other.unwrap_or(IfIndex(0))))
+    }
+
+    /// The device below, which a pair has not.
+    fn lower(&self) -> Option<Lower> {
+        let other = self.other.filter(|_| !self.is_pair())?;
+        Some(self.netnsid.map_or(Lower::Here(other), |_| Lower::Elsewhere))
     }
 
     pub(super) fn is_pair(&self) -> bool {
@@ -107,7 +117,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// `addresses` are the device's own, `claims` those of its peer.
+    /// `addresses` are the device's own, `claims` those of its peer's namespace.
     pub(super) fn new(
         link: Link,
         addresses: Vec<IpAddr>,
@@ -123,9 +133,12 @@ impl Entry {
             index: link.index,
             name: link.name.clone(),
             kind: link.kind.clone(),
+            hardware: link.hardware,
             layer3: link.layer3,
             loopback: link.loopback,
             encapsulations: link.encapsulations.clone(),
+            master: link.master,
+            lower: link.lower(),
             peer,
             addresses: sorted(addresses),
             gateway: false,
@@ -141,11 +154,16 @@ impl Entry {
         device.gateway = routes.gateway(device.index);
         device.host_routes = routes.hosts(device.index);
         // The kernel itself makes a /128 unicast route to each own address.
-        device.host_routes.retain(|route| !device.addresses.contains(route));
+        device.host_routes.retain(|route| !device.addresses.contains(&route.to));
     }
 
-    pub(super) fn has_peer(&self, netnsid: i32, index: IfIndex) -> bool {
-        self.link.peer() == Some((netnsid, index))
+    /// The id of the namespace that the device leads into; none while that is dying.
+    pub(super) fn netnsid(&self) -> Option<i32> {
+        self.link.peer().map(|(netnsid, _)| netnsid).filter(|netnsid| *netnsid >= 0)
+    }
+
+    pub(super) fn leads_into(&self, netnsid: i32) -> bool {
+        self.netnsid() == Some(netnsid)
     }
 }
 
@@ -200,6 +218,11 @@ fn sorted(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
 
 pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
     NlasIterator::new(bytes).map_while(Result::ok)
+}
+
+/// A device's index; 0 is none.
+fn index(value: &[u8]) -> Option<IfIndex> {
+    parse_u32(value).ok().filter(|index| *index != 0).map(IfIndex)
 }
 
 /// A C string. Device names are bytes without an encoding.
@@ -261,8 +284,35 @@ mod tests {
     fn a_stacked_device_over_another_namespace_has_no_peer() {
         let rest = [LinkAttribute::Link(2), LinkAttribute::LinkNetNsId(3)];
         let vlan = decode(&mk_link(LinkLayerType::Ether, InfoKind::Vlan, &rest));
-        assert_eq!(vlan.peer(), None);
+        assert_eq!((vlan.peer(), vlan.lower()), (None, Some(Lower::Elsewhere)));
         assert!(!vlan.is_pair());
+    }
+
+    #[test]
+    fn a_stacked_device_names_the_one_below_and_a_pair_none() {
+        let lower = |message: &LinkMessage| decode(message).lower();
+        let vlan = |rest: &[_]| mk_link(LinkLayerType::Ether, InfoKind::Vlan, rest);
+        let here = Some(Lower::Here(IfIndex(2)));
+        assert_eq!(lower(&vlan(&[LinkAttribute::Link(2)])), here);
+        assert_eq!(lower(&vlan(&[LinkAttribute::Link(0)])), None);
+        assert_eq!(lower(&vlan(&[])), None);
+        // The namespace below is dying.
+        let dying = [LinkAttribute::Link(2), LinkAttribute::LinkNetNsId(-1)];
+        assert_eq!(lower(&vlan(&dying)), Some(Lower::Elsewhere));
+        for netnsid in [None, Some(3)] {
+            assert_eq!(lower(&veth(netnsid)), None);
+        }
+    }
+
+    #[test]
+    fn a_port_names_its_master_and_hardware_is_known() {
+        let plain = decode(&veth(None));
+        assert_eq!((plain.master, plain.hardware), (None, false));
+        // IFLA_PARENT_DEV_NAME
+        let parent = LinkAttribute::Other(DefaultNla::new(56, b"virtio0\0".to_vec()));
+        let rest = [LinkAttribute::Controller(9), parent];
+        let port = decode(&mk_link(LinkLayerType::Ether, InfoKind::Veth, &rest));
+        assert_eq!((port.master, port.hardware), (Some(IfIndex(9)), true));
     }
 
     #[test]
@@ -361,9 +411,12 @@ mod tests {
                 index: IfIndex(7),
                 name: "dev7".into(),
                 kind: Some("veth".into()),
+                hardware: false,
                 layer3: false,
                 loopback: false,
                 encapsulations: vec![],
+                master: None,
+                lower: None,
                 peer: Some(DevicePeer {
                     netnsid: 3,
                     index: IfIndex(2),

@@ -146,9 +146,9 @@ impl Monitor {
                 Some((netnsid, _)) => netnsid == id || netnsid < 0,
                 None => entry.link.is_pair(),
             }),
-            Event::Inside { netnsid, index, other } => {
+            Event::Inside { netnsid, other } => {
                 self.mark_where(|entry| {
-                    entry.has_peer(netnsid, index)
+                    entry.leads_into(netnsid)
                         || (entry.link.is_pair() && Some(entry.link.index) == other)
                 });
             }
@@ -176,13 +176,40 @@ impl Monitor {
                     self.entries.remove(&index);
                 }
                 Some(entry) => {
-                    self.entries.insert(index, entry);
+                    let netnsid = entry.netnsid();
+                    let before = self.entries.insert(index, entry);
+                    if netnsid != before.and_then(|before| before.netnsid()) {
+                        self.confirm(index, netnsid)?;
+                    }
                 }
             }
         }
         if mem::take(&mut self.pending.routes) {
             let routes = self.requests.routes(None)?;
             self.entries.values_mut().for_each(|entry| entry.set_routes(&routes));
+        }
+        Ok(())
+    }
+
+    /// Reads those again that are said to lead into the namespace which a device was just seen to
+    /// lead into. That two devices have one namespace means something only while both have it: a
+    /// namespace that dies gives up its id, another one gets it at once, and what was read before
+    /// says of the old one what is true of the new. An id that is the same before and after has not
+    /// changed hands.
+    fn confirm(&mut self, index: IfIndex, netnsid: Option<i32>) -> Result<(), LinksError> {
+        let mut seen: Vec<(IfIndex, i32)> = netnsid.map(|id| (index, id)).into_iter().collect();
+        while let Some((index, netnsid)) = seen.pop() {
+            let others = self.entries.values().filter(|entry| entry.leads_into(netnsid));
+            let others: Vec<_> = others.map(|entry| entry.link.index).collect();
+            for other in others.into_iter().filter(|other| *other != index) {
+                let Some(entry) = self.requests.entry(other)? else {
+                    self.entries.remove(&other);
+                    continue;
+                };
+                let moved = entry.netnsid().filter(|now| *now != netnsid);
+                seen.extend(moved.map(|now| (other, now)));
+                self.entries.insert(other, entry);
+            }
         }
         Ok(())
     }
@@ -200,6 +227,12 @@ impl Monitor {
             self.pending.gone.extend(replaced.map(|(index, _)| *index));
         }
         self.entries = entries;
+        let ids: BTreeSet<i32> = self.entries.values().filter_map(Entry::netnsid).collect();
+        for id in ids {
+            if self.entries.values().filter(|entry| entry.leads_into(id)).nth(1).is_some() {
+                self.confirm(IfIndex(0), Some(id))?;
+            }
+        }
         Ok(())
     }
 

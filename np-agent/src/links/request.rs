@@ -74,8 +74,9 @@ impl Requests {
         Ok(entries)
     }
 
-    /// The addresses on the peer of `link`, with the link as read after them; none when the device
-    /// is gone.
+    /// The addresses in the namespace of `link`'s peer, with the link as read after them; none when
+    /// the device is gone. On any device there: a sandbox or a virtual machine may move the pod's
+    /// address from the peer to another.
     ///
     /// Namespace ids are reused: between the answer "the peer is in namespace 3" and the question
     /// for the addresses of 3, the pod may die and 3 be another pod. So the addresses count only
@@ -83,12 +84,12 @@ impl Requests {
     /// another one can get it.
     fn inside(&mut self, mut link: Link) -> Result<Option<(Link, Vec<IpAddr>)>, LinksError> {
         for _ in 0..BRACKETS {
-            let (netnsid, peer) = match link.peer() {
-                Some((netnsid, peer)) if netnsid >= 0 && peer.0 != 0 => (netnsid, peer),
+            let netnsid = match link.peer() {
+                Some((netnsid, peer)) if netnsid >= 0 && peer.0 != 0 => netnsid,
                 // No peer elsewhere, or in a namespace that is dying.
                 _ => return Ok(Some((link, Vec::new()))),
             };
-            let found = dead_is_empty(self.addresses(Place::Namespace(netnsid), peer))?;
+            let found = dead_is_empty(self.addresses(Place::Namespace(netnsid), IfIndex(0)))?;
             match self.link(link.index)? {
                 None => return Ok(None),
                 Some(again) if link.same_end(&again) => {

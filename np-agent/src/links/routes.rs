@@ -6,59 +6,89 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::IpNet;
 use netlink_packet_core::Parseable;
 use netlink_packet_route::{
     AddressFamily,
     route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop,
-        RouteType,
+        RouteProtocol, RouteType,
     },
 };
 
 use super::facts::identifies;
-use crate::model::IfIndex;
+use crate::model::{HostRoute, IfIndex};
 
 /// What one route says about devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Route {
-    /// The destination, when it is one host.
-    host: Option<IpAddr>,
-    /// Each output device, and whether a gateway is behind it.
-    outputs: Vec<(IfIndex, bool)>,
+    destination: Destination,
+    by_rule: bool,
+    metric: u32,
+    /// Each output device, and what is behind it.
+    outputs: Vec<(IfIndex, Behind)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Destination {
+    /// Everything that no other route leads to.
+    Default,
+    /// One host that can be told from others.
+    Host(IpAddr),
+    /// A network in which hosts can be told from others.
+    Network(IpNet),
+    Other,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behind {
+    /// The destination itself.
+    Destination,
+    Gateway(IpAddr),
+    /// A gateway of the other family.
+    OtherGateway,
 }
 
 impl Route {
     /// Fails for a message that cannot be read; `None` for a route without meaning here.
     pub(super) fn decode(payload: &[u8]) -> Result<Option<Self>, netlink_packet_core::DecodeError> {
         let RouteMessage { header, attributes, .. } = RouteMessage::parse(payload)?;
-        // A cloned "route" is a cached path MTU or redirect: any remote host can make one.
-        if header.kind != RouteType::Unicast || header.flags.contains(RouteFlags::Cloned) {
+        // A cloned "route" is a cached path MTU or redirect: any remote host can make one. So can
+        // any host on the link with a redirect or a router advertisement.
+        let by_others = matches!(header.protocol, RouteProtocol::Ra | RouteProtocol::IcmpRedirect);
+        let cloned = header.flags.contains(RouteFlags::Cloned);
+        if header.kind != RouteType::Unicast || cloned || by_others {
             return Ok(None);
         }
         let mut table = u32::from(header.table);
-        let (mut device, mut gateway, mut destination) = (None, false, None);
+        let (mut device, mut behind, mut destination) = (None, Behind::Destination, None);
+        let mut metric = 0;
         let mut outputs = Vec::new();
         for attribute in &attributes {
             match attribute {
                 RouteAttribute::Table(id) => table = *id,
                 RouteAttribute::Oif(index) => device = Some(IfIndex(*index)),
                 RouteAttribute::Destination(address) => destination = ip(address),
+                RouteAttribute::Priority(priority) => metric = *priority,
                 RouteAttribute::MultiPath(hops) => outputs.extend(hops.iter().map(hop)),
-                other => gateway |= is_gateway(other),
+                other => behind = gateway(other).unwrap_or(behind),
             }
         }
         if table == u32::from(libc::RT_TABLE_LOCAL) {
             return Ok(None);
         }
-        outputs.extend(device.map(|device| (device, gateway)));
-        let host = destination.filter(|ip| is_host(&header) && identifies(ip));
-        Ok(Some(Self { host, outputs }))
+        outputs.extend(device.map(|device| (device, behind)));
+        let by_rule = table != u32::from(libc::RT_TABLE_MAIN);
+        let destination = Destination::of(&header, destination);
+        Ok(Some(Self { destination, by_rule, metric, outputs }))
     }
 
     /// Devices about which this route says something.
     pub(super) fn concerns(&self) -> impl Iterator<Item = IfIndex> {
-        let host = self.host.is_some();
-        self.outputs.iter().filter(move |(_, gateway)| *gateway || host).map(|(index, _)| *index)
+        let silent = self.destination == Destination::Other;
+        let concerned =
+            move |(_, behind): &&(IfIndex, Behind)| !silent || *behind != Behind::Destination;
+        self.outputs.iter().filter(concerned).map(|(index, _)| *index)
     }
 
     /// The route names a next hop object and not its devices
@@ -68,47 +98,93 @@ impl Route {
     }
 }
 
+impl Destination {
+    fn of(header: &RouteHeader, address: Option<IpAddr>) -> Self {
+        let length = header.destination_prefix_length;
+        if length == 0 {
+            return Self::Default;
+        }
+        let Some(address) = address.filter(identifies) else { return Self::Other };
+        let family = match address {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
+        match IpNet::new(address, length) {
+            _ if header.address_family != family => Self::Other,
+            Ok(net) if net.prefix_len() == net.max_prefix_len() => Self::Host(address),
+            Ok(net) => Self::Network(net),
+            Err(_) => Self::Other,
+        }
+    }
+}
+
 /// Routes added up by device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Routes {
-    gateways: BTreeSet<IfIndex>,
-    hosts: BTreeMap<IfIndex, BTreeSet<IpAddr>>,
+    devices: BTreeMap<IfIndex, Through>,
+}
+
+/// The routes through one device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Through {
+    default_gateway: bool,
+    gateways: BTreeSet<IpAddr>,
+    networks: BTreeSet<IpNet>,
+    hosts: BTreeSet<HostRoute>,
 }
 
 impl Routes {
     pub(super) fn add(&mut self, route: &Route) {
-        for (device, gateway) in &route.outputs {
-            if *gateway {
-                self.gateways.insert(*device);
-            } else if let Some(host) = route.host {
-                self.hosts.entry(*device).or_default().insert(host);
+        let Route { destination, by_rule, metric, outputs } = route;
+        for (device, behind) in outputs {
+            let through = self.devices.entry(*device).or_default();
+            match (destination, behind) {
+                (Destination::Default, Behind::Gateway(_) | Behind::OtherGateway) => {
+                    through.default_gateway = true;
+                }
+                (_, Behind::Gateway(gateway)) => {
+                    through.gateways.insert(*gateway);
+                }
+                (Destination::Host(to), Behind::Destination) => {
+                    let host = HostRoute { to: *to, by_rule: *by_rule, metric: *metric };
+                    through.hosts.insert(host);
+                }
+                (Destination::Network(net), Behind::Destination) => {
+                    through.networks.insert(*net);
+                }
+                (Destination::Default | Destination::Other, Behind::Destination)
+                | (_, Behind::OtherGateway) => {}
             }
         }
     }
 
+    /// Whether routes make the device look like one that leads away from the node. A gateway that
+    /// is a single host straight on the device says nothing: it may be a pod that forwards.
     pub(super) fn gateway(&self, device: IfIndex) -> bool {
-        self.gateways.contains(&device)
+        let Some(through) = self.devices.get(&device) else { return false };
+        let Through { default_gateway, gateways, networks, hosts: _ } = through;
+        let in_a_network = |gateway: &IpAddr| networks.iter().any(|net| net.contains(gateway));
+        *default_gateway || gateways.iter().any(in_a_network)
     }
 
     /// Sorted.
-    pub(super) fn hosts(&self, device: IfIndex) -> Vec<IpAddr> {
-        self.hosts.get(&device).into_iter().flatten().copied().collect()
+    pub(super) fn hosts(&self, device: IfIndex) -> Vec<HostRoute> {
+        self.devices.get(&device).into_iter().flat_map(|through| &through.hosts).copied().collect()
     }
 }
 
-fn hop(hop: &RouteNextHop) -> (IfIndex, bool) {
-    (IfIndex(hop.interface_index), hop.attributes.iter().any(is_gateway))
+fn hop(hop: &RouteNextHop) -> (IfIndex, Behind) {
+    let behind = hop.attributes.iter().find_map(gateway).unwrap_or(Behind::Destination);
+    (IfIndex(hop.interface_index), behind)
 }
 
-fn is_gateway(attribute: &RouteAttribute) -> bool {
-    matches!(attribute, RouteAttribute::Gateway(_) | RouteAttribute::Via(_))
-}
-
-fn is_host(header: &RouteHeader) -> bool {
-    match header.address_family {
-        AddressFamily::Inet => header.destination_prefix_length == 32,
-        AddressFamily::Inet6 => header.destination_prefix_length == 128,
-        _ => false,
+fn gateway(attribute: &RouteAttribute) -> Option<Behind> {
+    match attribute {
+        RouteAttribute::Gateway(address) => {
+            Some(ip(address).map_or(Behind::OtherGateway, Behind::Gateway))
+        }
+        RouteAttribute::Via(_) => Some(Behind::OtherGateway),
+        _ => None,
     }
 }
 
@@ -157,7 +233,7 @@ mod tests {
     }
 
     fn hosts(messages: &[RouteMessage], device: u32) -> Vec<String> {
-        routes(messages).hosts(IfIndex(device)).iter().map(ToString::to_string).collect()
+        routes(messages).hosts(IfIndex(device)).iter().map(|host| host.to.to_string()).collect()
     }
 
     #[test]
@@ -196,21 +272,71 @@ mod tests {
         }
     }
 
+    fn mk_via(destination: &str, device: u32, gateway: &str) -> RouteMessage {
+        mk_route(destination, &[RouteAttribute::Oif(device), mk_gateway(gateway)])
+    }
+
     #[test]
-    fn a_gateway_counts_in_every_table_and_for_each_hop_of_several() {
-        let mut other_table = mk_route("10.9.0.0/16", &[RouteAttribute::Oif(4)]);
-        other_table.attributes.push(mk_gateway("10.0.0.1"));
+    fn the_table_and_the_metric_of_a_host_route_are_known() {
+        let oif = RouteAttribute::Oif(4);
+        let plain = mk_route("10.0.0.7/32", std::slice::from_ref(&oif));
+        let spare = mk_route("10.0.0.8/32", &[oif.clone(), RouteAttribute::Priority(50)]);
+        let by_rule = mk_route("10.0.0.9/32", &[oif, RouteAttribute::Table(1000)]);
+        let to = |text: &str| HostRoute::from(text.parse::<IpAddr>().expect("an address"));
+        let expected = [
+            to("10.0.0.7"),
+            HostRoute { metric: 50, ..to("10.0.0.8") },
+            HostRoute { by_rule: true, ..to("10.0.0.9") },
+        ];
+        assert_eq!(routes(&[plain, spare, by_rule]).hosts(IfIndex(4)), expected);
+    }
+
+    #[test]
+    fn a_default_gateway_counts_in_every_table_and_for_each_hop_of_several() {
+        let mut other_table = mk_via("0.0.0.0/0", 4, "10.0.0.1");
         other_table.attributes.push(RouteAttribute::Table(1000));
         let mut behind = RouteNextHop::default();
         behind.interface_index = 5;
         behind.attributes = vec![mk_gateway("10.0.0.2")];
         let mut direct = RouteNextHop::default();
         direct.interface_index = 6;
-        let several = mk_route("10.8.0.0/16", &[RouteAttribute::MultiPath(vec![behind, direct])]);
+        let several = mk_route("0.0.0.0/0", &[RouteAttribute::MultiPath(vec![behind, direct])]);
 
         let routes = routes(&[other_table, several]);
         let gateways = [4, 5, 6].map(|index| routes.gateway(IfIndex(index)));
         assert_eq!(gateways, [true, true, false]);
+    }
+
+    /// A pod that forwards is a gateway too. What leads to it is a route to its one address.
+    #[test]
+    fn a_gateway_that_is_a_single_host_makes_no_uplink() {
+        let on = |device| RouteAttribute::Oif(device);
+        let messages = [
+            mk_route("192.0.2.0/24", &[on(4)]),
+            mk_via("10.0.0.0/8", 4, "192.0.2.254"),
+            mk_route("10.244.1.2/32", &[on(5)]),
+            mk_via("10.8.0.0/24", 5, "10.244.1.2"),
+            mk_via("fd00:8::/64", 5, "fe80::2"),
+            // Not in its own network, but in that of another device.
+            mk_via("10.9.0.0/16", 6, "192.0.2.7"),
+        ];
+        let routes = routes(&messages);
+        let gateways = [4, 5, 6].map(|index| routes.gateway(IfIndex(index)));
+        assert_eq!(gateways, [true, false, false]);
+    }
+
+    /// Else a pod that no program watches yet makes itself the uplink.
+    #[test]
+    fn a_route_that_others_on_the_link_make_says_nothing() {
+        for protocol in [RouteProtocol::Ra, RouteProtocol::IcmpRedirect] {
+            for mut message in
+                [mk_via("::/0", 4, "fe80::2"), mk_route("fd00::7/128", &[RouteAttribute::Oif(4)])]
+            {
+                assert!(decode(&message).is_some());
+                message.header.protocol = protocol;
+                assert_eq!(decode(&message), None, "{message:?}");
+            }
+        }
     }
 
     #[test]
@@ -220,7 +346,9 @@ mod tests {
         };
         let oif = RouteAttribute::Oif(4);
         assert_eq!(concerned(mk_route("10.0.0.7/32", std::slice::from_ref(&oif))), [4]);
-        assert_eq!(concerned(mk_route("10.0.0.0/8", &[oif.clone(), mk_gateway("10.0.0.1")])), [4]);
-        assert_eq!(concerned(mk_route("10.0.0.0/8", &[oif])), [0; 0]);
+        assert_eq!(concerned(mk_via("10.0.0.0/8", 4, "10.0.0.1")), [4]);
+        assert_eq!(concerned(mk_route("10.0.0.0/8", std::slice::from_ref(&oif))), [4]);
+        assert_eq!(concerned(mk_via("fe80::/64", 4, "fe80::2")), [4]);
+        assert_eq!(concerned(mk_route("fe80::/64", &[oif])), [0; 0]);
     }
 }

@@ -68,7 +68,7 @@ impl Socket {
 
     pub(super) fn set_timeout(&self, after: Duration) -> Result<(), LinksError> {
         let value = libc::timeval {
-            tv_sec: after.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+            tv_sec: after.as_secs().try_into().unwrap_or(i64::MAX),
             tv_usec: after.subsec_micros().into(),
         };
         self.set_option(libc::SO_RCVTIMEO, &value).map_err(cause("SO_RCVTIMEO"))
@@ -114,7 +114,8 @@ impl Socket {
         header.msg_iov = &mut part;
         header.msg_iovlen = 1;
         header.msg_control = control.as_mut_ptr().cast();
-        header.msg_controllen = size_of_val(&control);
+        // Of another type in musl than in glibc.
+        header.msg_controllen = size_of_val(&control) as _;
 
         let length = loop {
             // SAFETY: every pointer in `header` is to a live local or to `buffer`, with its length.

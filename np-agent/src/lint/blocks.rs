@@ -16,13 +16,13 @@ pub(super) fn check(world: &World<'_>, report: &mut Report<'_, '_>) {
                 report.warn(
                     Code::NothingLeft,
                     format!("{field}.ipBlock.except"),
-                    format!("the excepts together take all of {} away", block.cidr),
+                    format!("the excepts together remove all of {}", block.cidr),
                     "remove the ipBlock, or an except that should not be there",
                 );
                 continue;
             }
             let field = format!("{field}.ipBlock.cidr");
-            // Everyone is meant, whatever their addresses are for.
+            // Everyone is meant, pods and Services included.
             if block.cidr.prefix_len() == 0 {
                 continue;
             }
@@ -95,17 +95,17 @@ fn service_cidr(world: &World<'_>, report: &mut Report<'_, '_>, field: &str, blo
     let (message, remedy) = if severity == Severity::Warning {
         let relation = match range {
             Some(range) if range == &cidr => "is".to_owned(),
-            Some(_) => "lies in".to_owned(),
-            None => "holds".to_owned(),
+            Some(_) => "is inside".to_owned(),
+            None => "contains".to_owned(),
         };
         (
             format!(
-                "{cidr} {relation} {services}, and a policy is judged after a Service's address \
+                "{cidr} {relation} {services}, but a policy is judged after a Service's address \
                  has been replaced by a pod's: it never matches"
             ),
             match hit.as_slice() {
                 [service] => instead(service),
-                _ => "select the pods behind the Service by their labels and namespace, and give \
+                _ => "select the pods behind the Service by their labels and namespace, and name \
                       the pods' own port"
                     .to_owned(),
             },
@@ -113,10 +113,10 @@ fn service_cidr(world: &World<'_>, report: &mut Report<'_, '_>, field: &str, blo
     } else {
         (
             format!(
-                "{cidr} holds {services}, which never match: the Service's address has been \
+                "{cidr} contains {services}, which never match: the Service's address has been \
                  replaced by a pod's when the policy is judged"
             ),
-            "leave it if other addresses of the block are meant; for Services select their pods"
+            "leave it if other addresses of the block are meant; for a Service select its pods"
                 .to_owned(),
         )
     };
@@ -136,7 +136,7 @@ fn instead(service: &Service) -> String {
     }));
     let port = if targets.is_empty() { String::new() } else { format!(", port {targets}") };
     format!(
-        "select what Service {namespace}/{name} stands for: pods {} of namespace {namespace}{port}",
+        "select the pods behind Service {namespace}/{name}: pods {} of namespace {namespace}{port}",
         labels.collect::<Vec<_>>().join(",")
     )
 }
@@ -153,21 +153,35 @@ fn pod_cidr(world: &World<'_>, report: &mut Report<'_, '_>, field: &str, block: 
     let pods = world.pod_addresses.range(cidr.network()..=cidr.broadcast());
     let pod = pods.copied().find(|addr| holds(block, *addr));
     let what = match (range, pod) {
-        (Some(range), _) if range.contains(&cidr) => format!("lies in the pods' range {range}"),
-        (Some(range), _) => format!("holds the pods' range {range}"),
-        (None, Some(addr)) => format!("holds addresses of pods ({addr})"),
+        (Some(range), _) if range.contains(&cidr) => format!("is inside the pods' range {range}"),
+        (Some(range), _) => format!("contains the pods' range {range}"),
+        (None, Some(addr)) => format!("contains addresses of pods ({addr})"),
         (None, None) => return,
     };
+    if pod.is_none() && overlay(world, &cidr) {
+        let message = format!(
+            "{cidr} is the first address of a node's podCIDR: no pod has it, and the node itself \
+             sends from it through an overlay such as flannel's"
+        );
+        let remedy = "leave it if traffic of the node itself is meant, such as an API server's to a \
+                      webhook; otherwise select pods by podSelector and namespaceSelector";
+        return report.add((Code::PodCidr, Severity::Info), field, message, remedy);
+    }
     let severity = if narrow(&cidr) { Severity::Warning } else { Severity::Info };
     report.add(
         (Code::PodCidr, severity),
         field,
-        format!("{cidr} {what}, and a pod's address is another pod's tomorrow"),
+        format!("{cidr} {what}, and a pod's address may belong to another pod tomorrow"),
         "select pods by podSelector and namespaceSelector, and use ipBlock for what is not a pod",
     );
 }
 
-/// A block of a family that no pod has. Beside a block of the other family it is a manifest for
+fn overlay(world: &World<'_>, cidr: &IpNet) -> bool {
+    host_bits(cidr) == 0
+        && world.pod_ranges.iter().any(|range| range.network() == cidr.addr() && range != cidr)
+}
+
+/// A block of a family that no pod has. With a block of the other family it is a manifest for
 /// clusters of both kinds.
 fn absent_family(
     world: &World<'_>,
@@ -191,7 +205,7 @@ fn absent_family(
     report.add(
         (Code::AbsentFamily, severity),
         field,
-        format!("{} is {absent}, and the pods have only {present} addresses", block.cidr),
+        format!("{} is {absent}, but the pods have only {present} addresses", block.cidr),
         format!("name the {present} block of the same hosts as well"),
     );
 }

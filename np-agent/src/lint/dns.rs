@@ -11,13 +11,13 @@ use crate::model::{Direction, Peer, Policy, Ports, Protocol, Rule, Selector, Tar
 /// Where DNS servers listen: the well-known port, and that of OpenShift's.
 const USUAL: [u16; 2] = [53, 5353];
 
-const REMEDY: &str = "add a rule for the ports 53 of UDP and of TCP to the cluster's DNS pods \
+const REMEDY: &str = "add a rule for UDP and TCP port 53 to the cluster's DNS pods \
                       (namespace kube-system, k8s-app=kube-dns)";
 
 pub(super) fn check(world: &World<'_>, report: &mut Report<'_, '_>) {
     let policy = report.policy;
     let rules = policy.rules(Direction::Egress).unwrap_or_default();
-    // Who denies everything means names too.
+    // A policy that denies all egress intends to deny DNS.
     if rules.is_empty() {
         return;
     }
@@ -33,8 +33,8 @@ pub(super) fn check(world: &World<'_>, report: &mut Report<'_, '_>) {
         (true, false) => report.info(
             Code::NoDns,
             "spec.egress",
-            "DNS is allowed over UDP and not over TCP, which answers that are too long for UDP need",
-            "add the port 53 with \"protocol: TCP\" to the same rule",
+            "DNS is allowed over UDP but not over TCP, which answers that are too long for UDP need",
+            "add port 53 with \"protocol: TCP\" to the same rule",
         ),
         (false, _) => {
             let (severity, message) = match by_name(world, policy, rules) {
@@ -89,7 +89,8 @@ fn allows(policy: &Policy, ports: &DnsPorts<'_>, protocol: Protocol) -> bool {
                 Ports::All => true,
                 Ports::Named(_) => false,
             });
-        // Who names the port means DNS, wherever it is; all ports of a database do not include it.
+        // A rule that names port 53 intends DNS, whatever the peer; a rule for all ports of a
+        // database does not.
         explicit || (among_others && may_reach_dns(rule))
     })
 }
@@ -119,7 +120,7 @@ fn selects_all_of(world: &World<'_>, one: &Policy, other: &Policy) -> bool {
     pods.peek().is_some() && pods.all(|group| one.subjects.matches(group.labels))
 }
 
-/// A Service that stands for pods this policy may connect to: they are reached by its name.
+/// A Service of pods that this policy may connect to: they are reached by its name.
 fn by_name(world: &World<'_>, policy: &Policy, rules: &[Rule]) -> Option<String> {
     let own = &policy.key.namespace;
     let peers = rules.iter().flat_map(|rule| rule.peers.iter().flatten());

@@ -1,8 +1,8 @@
-//! The documentation of the codes, made of their table.
+//! The documentation of the codes, made from their table.
 
 use super::code::{Code, Entry};
 
-/// All codes, as `docs/LINT.md` has them.
+/// Describes all codes, as in `docs/LINT.md`.
 pub fn document() -> String {
     let mut text = INTRODUCTION.to_owned();
     text.push_str("\n| code | name | at most | |\n|---|---|---|---|\n");
@@ -28,9 +28,9 @@ pub fn section(code: Code) -> String {
         wrapped(explanation)
     );
     for (title, yaml) in [
-        ("It is found here:", example.bad()),
-        ("And not here:", example.good()),
-        ("Both beside:", example.given()),
+        ("Flagged:", example.bad()),
+        ("Not flagged:", example.good()),
+        ("Context of both:", example.given()),
     ] {
         if !yaml.is_empty() {
             text.push_str(&format!("\n{title}\n\n```yaml\n{yaml}```\n"));
@@ -42,16 +42,16 @@ pub fn section(code: Code) -> String {
 const INTRODUCTION: &str = "\
 # Lint
 
-`np-agent lint FILE|DIR...` reads manifests, needs neither a cluster nor root, and tells which
-policies are malformed and which probably do not say what their author meant. It knows only what it
-is given: add Pods (or Deployments and the like), Namespaces, Services and Nodes, such as
-`kubectl get pods,namespaces,services,nodes -A -o yaml` prints, and it can tell more. What needs
-evidence is not reported without.
+`np-agent lint FILE|DIR...` reads manifests and reports which of them are malformed, and which
+policies are valid but probably mistakes. It needs neither a cluster nor root. It knows only what it
+is given: with Pods (or Deployments and the like), Namespaces, Services and Nodes, such as
+`kubectl get pods,namespaces,services,nodes -A -o yaml` prints, it finds more. A finding that needs
+evidence is not reported without it.
 
 Exit code: 0 when there is no finding of the severity of `--fail-on` (default: warning) or above, 1
 when there is, 2 when the input cannot be read. `-o json` prints an array of findings with `file`,
 `line`, `column`, `code`, `name`, `severity`, `object`, `field`, `message` and `remedy`.
-`np-agent lint --explain CODE` prints one of the sections below, `--explain all` this document.
+`np-agent lint --explain CODE` prints one of the sections below; `--explain all` prints this document.
 ";
 
 /// Lines of at most 100 characters.

@@ -42,7 +42,7 @@ pub struct Finding {
     pub remedy: String,
 }
 
-/// Which findings were told already.
+/// Which findings were reported already.
 #[derive(Clone, Debug, Default)]
 pub struct News {
     told: BTreeSet<Finding>,

@@ -18,8 +18,8 @@ pub(super) fn check(world: &World<'_>, report: &mut Report<'_, '_>) {
                     Code::OneItem,
                     field,
                     format!(
-                        "one item means pods {} in namespaces {}, of which there is none, while \
-                         each of the two by itself matches pods",
+                        "one item means pods {} in namespaces {}; there are none, although each \
+                         of the two by itself matches pods",
                         words::selector(pods),
                         words::selector(namespaces)
                     ),
@@ -42,8 +42,7 @@ fn two_items(world: &World<'_>, report: &mut Report<'_, '_>, rule: &RuleAt<'_>) 
     );
     let remedy = "remove the \"- \" before podSelector if the pods of those namespaces are meant";
     if should_be_one(world, report.policy, namespaces, pods) {
-        let message =
-            format!("{meaning}, of which there is none, while those namespaces have such pods");
+        let message = format!("{meaning}; it has none, but those namespaces have such pods");
         report.warn(Code::TwoItems, field, message, remedy);
     } else {
         report.info(Code::TwoItems, field, meaning, remedy);
@@ -65,7 +64,7 @@ fn pair<'a>(rule: &RuleAt<'a>) -> Option<(String, &'a Selector, &'a Selector)> {
     }
 }
 
-/// The podSelector finds nobody where it looks, and somebody where its neighbour looks.
+/// The podSelector matches no pod where it looks, but matches some where its neighbour looks.
 fn should_be_one(
     world: &World<'_>,
     policy: &Policy,
@@ -80,7 +79,7 @@ fn should_be_one(
             .any(|namespace| world.selected(namespace, pods).next().is_some())
 }
 
-/// Both selectors find nobody, and each by itself finds somebody.
+/// Together the selectors match no pod, while each by itself matches some.
 fn should_be_two(world: &World<'_>, policy: &Policy, peer: &Peer) -> bool {
     let Peer::Pods { namespaces: Some(namespaces), pods } = peer else { return false };
     let own = &policy.key.namespace;

@@ -1,11 +1,11 @@
-//! Advice about policies that are valid and probably do not say what their author meant.
+//! Advice about policies that are valid but probably mistakes.
 //!
 //! ```text
 //!  Index ──────┐                     blocks     ipBlocks that match nothing, or what moves
 //!              ├─▶ World ─▶ checks ─ selectors  who is selected, and who is not
 //!  Background ─┘                     ports      the Service's port for the pod's
 //!  (Services, wording)               types      isolation by surprise, or none
-//!                                    dns        names nobody can look up
+//!                                    dns        names that cannot be looked up
 //! ```
 //!
 //! Nothing here decides a verdict. Every check asks for evidence before it warns: a selector

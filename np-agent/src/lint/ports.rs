@@ -49,8 +49,8 @@ fn destinations<'a>(
     }
 }
 
-/// A Service of `namespace` that some of the selected pods stand behind, and those pods. Without
-/// pods that are known, the Service's own labels stand for them.
+/// A Service of `namespace` that selects some of the selected pods, and those pods. If no pods are
+/// known, the Service's own labels take their place.
 pub(super) fn behind<'w, 'a>(
     world: &'w World<'a>,
     namespace: &str,
@@ -114,7 +114,7 @@ fn service_port(
         field,
         format!(
             "{number} is the port of Service {namespace}/{name}, whose pods listen on {numbers}, \
-             and a policy is judged on the pod's port"
+             but a policy is judged on the pod's port"
         ),
         match target {
             TargetPort::Number(_) => format!("write the Service's targetPort: {numbers}"),
@@ -171,9 +171,9 @@ fn unknown_name(
                 .into_iter()
                 .collect();
             if names.is_empty() {
-                "give the port's number, or give the container's port this name".to_owned()
+                "write the port's number, or give the container's port this name".to_owned()
             } else {
-                format!("the names there are: {}", words::joined(names))
+                format!("the known names are: {}", words::joined(names))
             }
         }
     };

@@ -38,7 +38,7 @@ pub(super) fn check(world: &World<'_>, report: &mut Report<'_, '_>) {
         report.info(
             Code::RepeatedRequirement,
             field.clone(),
-            "the selector has this requirement already",
+            "the selector already has this requirement",
             "remove one of the two, or correct the one that should differ",
         );
     }
@@ -54,9 +54,9 @@ fn subjects(world: &World<'_>, report: &mut Report<'_, '_>) {
             report.warn(
                 Code::HostNetwork,
                 field,
-                "only pods with hostNetwork are selected, which are the node to every policy: \
+                "only pods with hostNetwork are selected, which every policy treats as the node: \
                  nothing is isolated",
-                "restrict them by a firewall of the node, or run them without hostNetwork",
+                "restrict them with a firewall on the node, or run them without hostNetwork",
             );
         }
         return;
@@ -77,7 +77,7 @@ fn subjects(world: &World<'_>, report: &mut Report<'_, '_>) {
         report.warn(
             Code::NoSubjects,
             field,
-            format!("no pod of namespace {namespace} is {labels}: the policy isolates nobody"),
+            format!("no pod of namespace {namespace} is {labels}: the policy isolates nothing"),
             if elsewhere {
                 "pods of another namespace are: correct metadata.namespace, or the labels"
             } else {
@@ -133,7 +133,7 @@ fn no_peers(
     let (message, remedy) = if host_network {
         (
             format!("the pods {labels} of {places} have hostNetwork, which no selector matches"),
-            "name their nodes' addresses by ipBlock",
+            "name their nodes' addresses in an ipBlock",
         )
     } else if elsewhere {
         (
@@ -158,13 +158,13 @@ fn sound(report: &mut Report<'_, '_>, field: &str, selector: &Selector) -> bool 
                 Code::Contradiction,
                 field,
                 format!("the requirements on {name} exclude each other: nothing matches"),
-                "keep one of them; several values for one label are one In requirement",
+                "keep one of them; write several values for one label as one In requirement",
             );
         } else if demands.redundant() {
             report.info(
                 Code::RepeatedRequirement,
                 field,
-                format!("the requirements on {name} say the same in part"),
+                format!("the requirements on {name} overlap"),
                 "keep the stricter one",
             );
         }

@@ -1,4 +1,4 @@
-//! What needs no manifest. All that is told of manifests is tested through them, in
+//! What needs no manifest. Findings about manifests are tested with manifests, in
 //! `tests/lint`.
 
 use super::*;

@@ -13,7 +13,7 @@ pub(super) fn check(report: &mut Report<'_, '_>) {
                 Code::IngressBySurprise,
                 "spec.egress",
                 "without policyTypes this policy isolates ingress too, and as it has no ingress \
-                 rules it denies all of it",
+                 rules, it denies all ingress",
                 "add \"policyTypes: [Egress]\", or [Ingress, Egress] if that is meant",
             );
         }
@@ -21,8 +21,8 @@ pub(super) fn check(report: &mut Report<'_, '_>) {
             report.warn(
                 Code::EgressNotIsolated,
                 "spec.egress",
-                "an empty egress list without policyTypes does not isolate egress: everything may \
-                 leave",
+                "an empty egress list without policyTypes does not isolate egress: everything is \
+                 allowed out",
                 "add \"policyTypes: [Ingress, Egress]\" to deny egress, or remove the empty list",
             );
         }

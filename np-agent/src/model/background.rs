@@ -23,6 +23,17 @@ pub struct Background {
     /// Container ports without a name, which no policy can refer to but by number.
     pub unnamed_ports: BTreeMap<PodKey, Vec<DeclaredPort>>,
     pub policies: BTreeMap<PolicyKey, Written>,
+    /// Of Services, those without a selector above all.
+    pub endpoints: Vec<Endpoints>,
+}
+
+/// Addresses behind a Service: an Endpoints object, or an EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    pub namespace: String,
+    pub service: String,
+    pub addresses: Vec<IpAddr>,
+    pub ports: Vec<u16>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,8 +107,10 @@ impl fmt::Display for TargetPort {
 impl Background {
     /// Adds what another file says. Of two manifests of one object the first counts.
     pub fn merge(&mut self, other: Background) {
-        let Background { services, service_ranges, workloads, unnamed_ports, policies } = other;
+        let Background { services, service_ranges, workloads, unnamed_ports, policies, endpoints } =
+            other;
         self.services.extend(services);
+        self.endpoints.extend(endpoints);
         self.service_ranges.extend(service_ranges);
         self.workloads.extend(workloads);
         for (key, ports) in unnamed_ports {

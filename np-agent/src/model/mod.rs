@@ -17,9 +17,9 @@ mod sources;
 use serde::{Deserialize, Serialize};
 
 pub use background::{
-    Background, DeclaredPort, Service, ServicePort, TargetPort, Workload, Written,
+    Background, DeclaredPort, Endpoints, Service, ServicePort, TargetPort, Workload, Written,
 };
-pub use device::{Device, DeviceChange, IfIndex, Peer as DevicePeer};
+pub use device::{Device, DeviceChange, HostRoute, IfIndex, Lower, Peer as DevicePeer};
 pub use ids::{NodeName, ObjectKey, PodKey, PodUid, PolicyKey};
 pub use namespace::Namespace;
 pub use node::Node;
@@ -32,7 +32,7 @@ pub use selector::{Requirement, Selector, Values};
 pub use sources::{RefusedPrefix, SOURCE_PREFIXES, SourcePrefixes};
 
 /// One object of the cluster, whatever its kind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Object {
     Pod(Pod),
     Namespace(Namespace),
@@ -55,5 +55,27 @@ impl Object {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     Apply(Object),
-    Delete(ObjectKey),
+    /// With a uid only that pod goes: another may have come under its name meanwhile.
+    Delete(ObjectKey, Option<PodUid>),
+    /// All that a collection consists of now: what is not among it is gone.
+    Replace(Collection, Vec<Object>),
+}
+
+impl Change {
+    /// Deletes whatever has the name.
+    pub fn delete(key: ObjectKey) -> Self {
+        Self::Delete(key, None)
+    }
+}
+
+/// Objects that a source lists together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Collection {
+    Namespaces,
+    Policies,
+    Nodes,
+    /// The pods of one node.
+    PodsOn(NodeName),
+    /// All pods but those of one node.
+    PodsNotOn(NodeName),
 }

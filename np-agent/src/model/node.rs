@@ -1,4 +1,4 @@
-//! A Node: the addresses and pod ranges that tell uplinks and foreign containers apart from pods.
+//! A Node: the addresses that tell its uplinks from pods' devices, and its pod ranges.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::NodeName;
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Node {
     pub name: NodeName,
     /// `status.addresses` of the types InternalIP and ExternalIP.

@@ -12,7 +12,7 @@ use super::sources::SourcePrefixes;
 
 pub type Labels = BTreeMap<String, String>;
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Pod {
     pub key: PodKey,
     pub uid: PodUid,
@@ -60,7 +60,7 @@ pub struct ContainerPort {
 }
 
 /// `status.phase`, as far as it matters: a finished pod's address goes back to the pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Phase {
     /// Pending, Running, Unknown, or absent.
     Active,

@@ -12,7 +12,7 @@ use super::Direction;
 use super::ids::PolicyKey;
 use super::selector::Selector;
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Policy {
     pub key: PolicyKey,
     /// `spec.podSelector`: the subjects, pods of the policy's own namespace.
@@ -35,17 +35,17 @@ impl Policy {
 }
 
 /// One element of `ingress` or `egress`: matches when its peers and its ports match.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rule {
     /// `from` or `to`; none means everyone, also off the cluster. `Some` of nothing matches
-    /// nobody: every peer of the list was unusable.
+    /// nobody: reserved for a source that leaves out peers that it cannot read.
     pub peers: Option<Box<[Peer]>>,
     /// `ports`; none means every port of every protocol.
     pub ports: Option<Box<[PortMatch]>>,
 }
 
 /// One element of `from` or `to`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Peer {
     Pods {
         /// None: the policy's own namespace.
@@ -65,13 +65,13 @@ pub struct IpBlock {
 }
 
 /// One element of `ports`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortMatch {
     pub protocol: Protocol,
     pub ports: Ports,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Ports {
     /// Every port of the protocol.
     All,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub const SOURCE_PREFIXES: &str = "np-agent.io/source-prefixes";
 
 /// What the annotation says.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SourcePrefixes {
     /// Ascending, without repetition.
     pub prefixes: Vec<IpNet>,
@@ -19,7 +19,7 @@ pub struct SourcePrefixes {
 }
 
 /// An entry of the annotation that does not count, and why.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RefusedPrefix {
     /// As written, shortened.
     pub value: String,

@@ -47,6 +47,14 @@ impl Lookup {
         Self { rule_set: rule_set.clone(), for_everyone, by_atom, by_name, everyone }
     }
 
+    /// The ports of the rules for everyone.
+    pub fn for_everyone(&self) -> PortSet {
+        self.ports(&Met {
+            rules: self.for_everyone.iter().copied().collect(),
+            numbers: BTreeSet::new(),
+        })
+    }
+
     /// The ports that are allowed to whoever it is.
     pub fn everyone(&self) -> &BTreeSet<PortPrefix> {
         &self.everyone
@@ -54,7 +62,14 @@ impl Lookup {
 
     /// The ports allowed to peers that satisfy these atoms; none when they are those for everyone.
     pub fn beside_everyone(&self, set: &AtomSet, atoms: &Atoms) -> Option<BTreeSet<PortPrefix>> {
-        let mut met: BTreeSet<usize> =
+        let prefixes = self.ports(&self.meets(set, atoms)?).prefixes();
+        (prefixes != self.everyone).then_some(prefixes)
+    }
+
+    /// What peers that satisfy these atoms have in common with the rule set; none when it is what
+    /// everyone has.
+    pub fn meets(&self, set: &[AtomId], atoms: &Atoms) -> Option<Met> {
+        let mut rules: BTreeSet<usize> =
             set.iter().filter_map(|id| self.by_atom.get(id)).flatten().copied().collect();
         let numbers: Vec<_> = set
             .iter()
@@ -64,22 +79,35 @@ impl Lookup {
             })
             .collect();
         let named = |port: &ContainerPort| self.by_name.get(&(port.protocol, port.name.clone()));
-        if met.is_empty() && numbers.iter().all(|port| named(port).is_none()) {
+        if rules.is_empty() && numbers.iter().all(|port| named(port).is_none()) {
             return None;
         }
-        met.extend(&self.for_everyone);
+        rules.extend(&self.for_everyone);
+        let numbers = numbers
+            .into_iter()
+            .filter(|port| named(port).is_some_and(|at| at.iter().any(|rule| rules.contains(rule))))
+            .map(|port| (port.protocol, port.port))
+            .collect();
+        Some(Met { rules, numbers })
+    }
+
+    pub fn ports(&self, met: &Met) -> PortSet {
         let mut ports = PortSet::default();
-        for at in &met {
+        for at in &met.rules {
             allow(&self.rule_set.rules()[*at], &mut ports);
         }
-        for port in numbers {
-            if named(port).is_some_and(|rules| rules.iter().any(|rule| met.contains(rule))) {
-                ports.insert(port.protocol, port.port, port.port);
-            }
+        for (protocol, port) in &met.numbers {
+            ports.insert(*protocol, *port, *port);
         }
-        let prefixes = ports.prefixes();
-        (prefixes != self.everyone).then_some(prefixes)
+        ports
     }
+}
+
+/// The rules that a peer meets, and its own numbers for their names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Met {
+    rules: BTreeSet<usize>,
+    numbers: BTreeSet<(Protocol, u16)>,
 }
 
 /// Adds the ports of a rule that do not depend on the peer.

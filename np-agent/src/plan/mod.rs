@@ -4,6 +4,7 @@
 //! tables of a compiled policy, `diff` finds the operations that turn the actual tables into them,
 //! and `simulate` lets `np_common::decide` run on tables without a kernel.
 
+mod demand;
 mod diff;
 mod lookup;
 mod lower;
@@ -12,13 +13,18 @@ mod ports;
 pub mod record;
 mod room;
 mod scope;
+mod shed;
 pub mod simulate;
+mod stages;
 mod tables;
 
+pub use demand::{Demand, growth};
 pub use diff::diff;
 pub use lower::Lowered;
 pub use peers::Peers;
 pub use record::Record;
 pub use room::{Limits, NoRoom, room};
 pub use scope::Scope;
+pub use shed::{Shed, Turn, has_room, shed};
+pub use stages::within;
 pub use tables::{Op, PortPrefix, RulePrefix, Tables};

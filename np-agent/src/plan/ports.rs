@@ -28,6 +28,24 @@ impl PortSet {
         self.ranges.entry(protocol).or_default().push((first, last));
     }
 
+    /// The same set, so that equal sets are equal.
+    pub fn normal(mut self) -> Self {
+        if self.everything {
+            self.ranges.clear();
+        }
+        self.ranges.values_mut().for_each(|ranges| *ranges = merged(ranges));
+        self
+    }
+
+    /// How many prefixes there are, without making them.
+    pub fn count(&self) -> usize {
+        if self.everything {
+            return 1;
+        }
+        let ranges = self.ranges.values().flat_map(|ranges| merged(ranges));
+        ranges.map(|(first, last)| prefixes(first, last).count()).sum()
+    }
+
     /// The fewest prefixes that cover the set and nothing else.
     pub fn prefixes(&self) -> BTreeSet<PortPrefix> {
         if self.everything {
@@ -99,6 +117,8 @@ mod tests {
                 set.insert(Protocol::Tcp, *first, *last);
             }
             let prefixes = set.prefixes();
+            prop_assert_eq!(prefixes.len(), set.count());
+            prop_assert_eq!(&prefixes, &set.clone().normal().prefixes());
             let edges = ranges.iter().flat_map(|(first, last)| {
                 [first.saturating_sub(1), *first, *last, last.saturating_add(1)]
             });

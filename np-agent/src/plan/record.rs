@@ -4,6 +4,7 @@
 //! while the agent is down, and a restarted agent keeps every binding it once made: the addresses
 //! inside a pod are the pod's claim, and must not be trusted anew.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,13 +12,115 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ContainerPort, IfIndex, Labels, NodeName, PodKey, PodUid, PolicyKey};
+use crate::model::{
+    ContainerPort, Direction, IfIndex, Labels, NodeName, PodKey, PodUid, PolicyKey,
+};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub node: Option<NodeName>,
-    /// Ascending by id.
+    /// The id that was given last. The next ones come first: flows may still name those before.
+    #[serde(default)]
+    pub last_id: u16,
+    /// Ascending by id; a pod has one for each of its devices.
     pub endpoints: Vec<EndpointRecord>,
+    /// The policies that the maps have no room for, so that the next agent holds back the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<PolicyKey>,
+    /// The endpoints, by id, whose labels were too large to be written down.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub without_labels: BTreeSet<u16>,
+}
+
+/// What a record has no room for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeftOut {
+    pub pod: PodKey,
+    pub what: Part,
+    pub bytes: usize,
+}
+
+/// What an endpoint can be found again without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    Labels,
+    NamedPorts,
+    SourcePrefixes,
+    /// Names of policies in a direction: nothing depends on them.
+    Policies(Direction),
+    /// All of the endpoint: its name and uid are no object's that an API server would have.
+    Everything,
+}
+
+impl Record {
+    /// The id after which to go on. A record of an earlier version knows only those alive.
+    pub fn resumes_after(&self) -> u16 {
+        let alive = || self.endpoints.iter().map(|endpoint| endpoint.id).max().unwrap_or_default();
+        if self.last_id == 0 { alive() } else { self.last_id }
+    }
+
+    /// The record as text of at most so many bytes. What is largest is left out first, but never
+    /// what a pod is found again by.
+    pub fn fit(&self, room: usize) -> (Vec<u8>, Vec<LeftOut>) {
+        let text = json(self);
+        if text.len() <= room {
+            return (text, Vec::new());
+        }
+        let mut record = self.clone();
+        // Which policies are held back is found without it too.
+        if json(&record.held).len() > room / 16 {
+            record.held.clear();
+        }
+        let mut excess = json(&record).len().saturating_sub(room);
+        let mut left_out = Vec::new();
+        let mut parts: Vec<(usize, usize, Part)> = Vec::new();
+        for (at, endpoint) in self.endpoints.iter().enumerate() {
+            parts.extend(endpoint.parts().map(|(bytes, part)| (bytes, at, part)));
+        }
+        // The largest last, and of equal ones the same each time.
+        parts.sort_unstable();
+        loop {
+            while excess > 0 {
+                let Some((bytes, at, what)) = parts.pop() else { break };
+                let Some(endpoint) = record.endpoints.get_mut(at) else { continue };
+                endpoint.leave_out(what);
+                if what == Part::Labels {
+                    record.without_labels.insert(endpoint.id);
+                }
+                excess = excess.saturating_sub(bytes);
+                left_out.push(LeftOut { pod: endpoint.pod.clone(), what, bytes });
+            }
+            let text = json(&record);
+            excess = text.len().saturating_sub(room);
+            if excess == 0 {
+                return (text, left_out);
+            }
+            if parts.is_empty() {
+                break;
+            }
+        }
+        record.held.clear();
+        // Names of objects are bounded, and the room is made for the most endpoints with the longest
+        // names. Only a manifest can name a uid that is longer.
+        let mut endpoints = std::mem::take(&mut record.endpoints);
+        endpoints.sort_by_key(|endpoint| std::cmp::Reverse((json(endpoint).len(), endpoint.id)));
+        let mut sum: usize = endpoints.iter().map(|endpoint| json(endpoint).len() + 8).sum();
+        while sum + json(&record).len() > room && !endpoints.is_empty() {
+            let endpoint = endpoints.remove(0);
+            let bytes = json(&endpoint).len();
+            sum = sum.saturating_sub(bytes + 8);
+            record.without_labels.remove(&endpoint.id);
+            left_out.push(LeftOut { pod: endpoint.pod, what: Part::Everything, bytes });
+        }
+        endpoints.sort_by_key(|endpoint| endpoint.id);
+        record.endpoints = endpoints;
+        (json(&record), left_out)
+    }
+}
+
+/// Nothing in a record can fail to be written as text.
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +142,40 @@ pub struct EndpointRecord {
     pub egress: SideRecord,
 }
 
+impl EndpointRecord {
+    /// What can be left out and takes more room than saying that it was.
+    fn parts(&self) -> impl Iterator<Item = (usize, Part)> {
+        const WORTH_IT: usize = 16;
+        let size = |present: bool, bytes: &dyn Fn() -> usize| if present { bytes() } else { 0 };
+        [
+            (size(!self.labels.is_empty(), &|| json(&self.labels).len()), Part::Labels),
+            (
+                size(!self.named_ports.is_empty(), &|| json(&self.named_ports).len()),
+                Part::NamedPorts,
+            ),
+            (
+                size(!self.source_prefixes.is_empty(), &|| json(&self.source_prefixes).len()),
+                Part::SourcePrefixes,
+            ),
+            (json(&self.ingress.policies).len(), Part::Policies(Direction::Ingress)),
+            (json(&self.egress.policies).len(), Part::Policies(Direction::Egress)),
+        ]
+        .into_iter()
+        .filter(|(bytes, _)| *bytes > WORTH_IT)
+    }
+
+    fn leave_out(&mut self, part: Part) {
+        match part {
+            Part::Labels => self.labels = Arc::default(),
+            Part::NamedPorts => self.named_ports = Arc::from([]),
+            Part::SourcePrefixes => self.source_prefixes.clear(),
+            Part::Policies(Direction::Ingress) => self.ingress.policies.clear(),
+            Part::Policies(Direction::Egress) => self.egress.policies.clear(),
+            Part::Everything => {}
+        }
+    }
+}
+
 /// How one direction of a pod is policed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SideRecord {
@@ -52,14 +189,59 @@ impl fmt::Display for SideRecord {
         if !self.isolated {
             return f.write_str("open");
         }
+        if self.policies.is_empty() {
+            return f.write_str("isolated");
+        }
         let policies: Vec<String> = self.policies.iter().map(PolicyKey::to_string).collect();
         write!(f, "isolated by {}", policies.join(", "))
+    }
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pod, what, bytes } = self;
+        let (what, cost) = match what {
+            Part::Labels => ("labels", "it is isolated while its object is not known"),
+            Part::NamedPorts => {
+                ("named ports", "none of them is allowed while its object is not known")
+            }
+            Part::SourcePrefixes => {
+                ("source prefixes", "it sends from none of them while its object is not known")
+            }
+            Part::Policies(Direction::Ingress) => ("ingress policies", "they are not named"),
+            Part::Policies(Direction::Egress) => ("egress policies", "they are not named"),
+            Part::Everything => ("name and uid", "it is found by what the node shows of it"),
+        };
+        write!(
+            f,
+            "Pod {pod}: {bytes} bytes of {what} do not fit into the record of bindings: after a \
+             restart of the agent {cost}; make them smaller"
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_go_on_after_the_last_one_or_in_an_old_record_after_the_greatest() {
+        let endpoint = |id| -> EndpointRecord {
+            let text = format!(
+                r#"{{"id":{id},"pod":"default/a","uid":"u","addresses":[],
+                "labels":{{}},"named_ports":[],"device":"veth","ifindex":7,
+                "ingress":{{"isolated":false,"policies":[]}},
+                "egress":{{"isolated":false,"policies":[]}}}}"#
+            );
+            serde_json::from_str(&text).expect("an endpoint")
+        };
+        let record = Record { endpoints: vec![endpoint(9), endpoint(30)], ..Record::default() };
+        let text = serde_json::to_string(&record).expect("a record").replace("\"last_id\":0,", "");
+        let old: Record = serde_json::from_str(&text).expect("a record without the last id");
+        assert_eq!(old.resumes_after(), 30);
+        assert_eq!(Record { last_id: 12, ..old }.resumes_after(), 12);
+        assert_eq!(Record::default().resumes_after(), 0);
+    }
 
     #[test]
     fn a_side_says_who_isolates_it() {

@@ -69,7 +69,7 @@ pub fn room(actual: &Tables, ops: &[Op], limits: &Limits) -> Result<(), NoRoom> 
             }
             Op::SetIface(_)
             | Op::ClearIface(_)
-            | Op::SetAddrs(..)
+            | Op::Bind(..)
             | Op::SetPolicy(..)
             | Op::ClearEndpoint(_)
             | Op::SetLocal(..)

@@ -9,24 +9,30 @@ use np_common::addr::Addr;
 use np_common::config::Config;
 use np_common::decide::Maps;
 use np_common::endpoint::{EndpointId, Iface, PolicyWord};
-use np_common::flow::{Flow, FlowKey};
+use np_common::flow::{Denied, Flow, FlowKey, Time};
 use np_common::fragment::{FragmentKey, PortPair};
 use np_common::rules::{ClassId, RuleKey};
 use np_common::tunnel::Encapsulation;
 
 use super::{PortPrefix, RulePrefix, Tables};
 
-/// Tables, with flows and fragments of their own.
+/// Tables, with flows, denials and fragments of their own.
 #[derive(Debug)]
 pub struct Simulated<'a> {
     pub tables: &'a Tables,
     pub flows: RefCell<BTreeMap<FlowKey, Flow>>,
+    pub denied: RefCell<BTreeMap<FlowKey, Denied>>,
     pub fragments: RefCell<BTreeMap<FragmentKey, PortPair>>,
 }
 
 impl<'a> Simulated<'a> {
     pub fn new(tables: &'a Tables) -> Self {
-        Self { tables, flows: RefCell::default(), fragments: RefCell::default() }
+        Self {
+            tables,
+            flows: RefCell::default(),
+            denied: RefCell::default(),
+            fragments: RefCell::default(),
+        }
     }
 }
 
@@ -44,7 +50,11 @@ impl Maps for Simulated<'_> {
     }
 
     fn policy(&self, id: EndpointId) -> PolicyWord {
-        self.tables.endpoints.get(&id).map_or(PolicyWord::OPEN, |endpoint| endpoint.policy)
+        self.tables.endpoints.get(&id).map_or(PolicyWord::FREE, |endpoint| endpoint.policy)
+    }
+
+    fn has_lived(&self, id: EndpointId, generation: u32) -> bool {
+        self.tables.endpoints.get(&id).is_some_and(|endpoint| endpoint.has_lived(generation))
     }
 
     fn local(&self, addr: &Addr) -> EndpointId {
@@ -89,6 +99,14 @@ impl Maps for Simulated<'_> {
 
     fn record(&self, key: &FlowKey, flow: Flow) {
         self.flows.borrow_mut().insert(*key, flow);
+    }
+
+    fn denied(&self, key: &FlowKey, time: Time) -> bool {
+        self.denied.borrow_mut().get_mut(key).is_some_and(|denied| denied.counts(time))
+    }
+
+    fn record_denied(&self, key: &FlowKey, time: Time) {
+        self.denied.borrow_mut().insert(*key, Denied::new(time));
     }
 
     fn ports(&self, key: &FragmentKey) -> Option<PortPair> {

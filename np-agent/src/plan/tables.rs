@@ -48,6 +48,12 @@ impl Default for Tables {
 }
 
 impl Tables {
+    /// The same, whenever the endpoints were bound: desired tables do not say that, the map does.
+    pub fn without_births(mut self) -> Self {
+        self.endpoints.values_mut().for_each(|endpoint| endpoint.born = 0);
+        self
+    }
+
     /// Gives back what growing has left empty.
     pub fn pack(&mut self) {
         self.peers.pack();
@@ -135,11 +141,12 @@ impl RulePrefix {
 pub enum Op {
     SetIface(Iface),
     ClearIface(u32),
-    /// Gives an id that no device names yet its addresses.
-    SetAddrs(EndpointId, [Addr; 2]),
+    /// Gives an id that is free a pod's addresses. Flows that were judged before this generation are
+    /// of an earlier pod.
+    Bind(EndpointId, [Addr; 2], u32),
     /// One store.
     SetPolicy(EndpointId, PolicyWord),
-    /// Makes the id free: no addresses, no policy.
+    /// Makes the id free: nobody, who is allowed nothing.
     ClearEndpoint(EndpointId),
     SetLocal(Addr, EndpointId),
     RemoveLocal(Addr),
@@ -165,11 +172,11 @@ impl Op {
             Op::ClearIface(ifindex) => {
                 tables.ifaces.remove(&ifindex);
             }
-            Op::SetAddrs(id, addrs) => {
-                tables.endpoints.entry(id).or_insert(Endpoint::EMPTY).addrs = addrs;
+            Op::Bind(id, addrs, born) => {
+                tables.endpoints.insert(id, Endpoint::new(addrs, PolicyWord::FREE, born));
             }
             Op::SetPolicy(id, policy) => {
-                tables.endpoints.entry(id).or_insert(Endpoint::EMPTY).policy = policy;
+                tables.endpoints.entry(id).or_insert(Endpoint::FREE).policy = policy;
             }
             Op::ClearEndpoint(id) => {
                 tables.endpoints.remove(&id);
@@ -212,7 +219,7 @@ impl Op {
     pub fn map(&self) -> &'static str {
         match self {
             Op::SetIface(_) | Op::ClearIface(_) => "IFACES",
-            Op::SetAddrs(..) | Op::SetPolicy(..) | Op::ClearEndpoint(_) => "ENDPOINTS",
+            Op::Bind(..) | Op::SetPolicy(..) | Op::ClearEndpoint(_) => "ENDPOINTS",
             Op::SetLocal(..) | Op::RemoveLocal(_) => "LOCAL",
             Op::SetSource(..) | Op::RemoveSource(..) => "SOURCES",
             Op::SetPeer(prefix, _) | Op::RemovePeer(prefix) => {

@@ -1,50 +1,37 @@
-//! Where objects come from: a directory of manifests, read strictly and watched for changes.
+//! Where objects come from: one border, and two readers behind it.
 //!
 //! ```text
-//! scan ─ files ─> documents ─ one text each ─> tree ─ nodes with places ─> convert ─┬─> Object
-//!                                              (YAML, JSON)   policy, objects       └─> Invalid
-//!                                                            └─> Background, for advice
-//! manifests: this load against the last one ─> Batch        watch: when to load again
+//! manifests ─ a directory, read strictly ──┐
+//!                                          ├─▶ Batch ─▶ the agent
+//! api ─────── an API server, read totally ─┘
 //! ```
 //!
-//! Wire shapes end here: what leaves is a [`model`](crate::model) value or an [`Invalid`] that
-//! names file, line, column, object, field, value and remedy. Whatever cannot be understood keeps
-//! the last good version of its object in force.
+//! Wire shapes end here: what leaves is a [`model`](crate::model) value and a word about what was
+//! not taken. A manifest with a mistake is refused with its place and remedy ([`Invalid`]), and the
+//! last good version of its object stays. An object of the API server is never refused, because a
+//! refused policy is an open pod: what is not understood of it matches nobody ([`Narrowed`]).
 
-mod background;
+pub mod api;
+mod batch;
 mod cidr;
-mod convert;
-mod documents;
-mod fields;
-mod guess;
-mod hints;
-mod identity;
 mod invalid;
-mod kinds;
+mod kind;
 mod manifests;
-mod memory;
-mod metadata;
 mod names;
-mod objects;
-mod policy;
+mod narrowed;
 mod prefixes;
-mod scan;
-mod selector;
 mod time;
-mod tree;
-mod watch;
-mod written;
 
 use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
+pub use batch::Batch;
 pub use invalid::Invalid;
-pub use manifests::{Batch, Manifests, read};
-pub use memory::remembered;
+pub use manifests::{MEMORY, Manifests, read, remembered, run};
+pub use narrowed::Narrowed;
 pub use prefixes::prefix;
-pub use watch::run;
 
 #[derive(Debug, Error)]
 pub enum SourceError {

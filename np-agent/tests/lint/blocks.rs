@@ -60,6 +60,23 @@ fn blocks_against_pods() {
     }
 }
 
+/// Through an overlay it is the node's own address.
+#[test]
+fn the_first_address_of_a_node_is_only_worth_a_word() {
+    let node = "{apiVersion: v1, kind: Node, metadata: {name: node-1}, spec: {podCIDRs: \
+                [10.244.1.0/24, 'fd00:1::/64']}}";
+    for (cidr, expected) in [
+        ("10.244.1.0/32", &["NP102 info"][..]),
+        ("fd00:1::/128", &["NP102 info"]),
+        ("10.244.1.1/32", &["NP102 warning"]),
+        ("10.244.1.0/31", &["NP102 warning"]),
+    ] {
+        table(&block(cidr), &[(cidr, &[node], expected)]);
+    }
+    let taken = pod("default", "web", "app: web", &["10.244.1.0"]);
+    table(&block("10.244.1.0/32"), &[("a pod has it", &[node, &taken], &["NP102 warning"])]);
+}
+
 #[test]
 fn blocks_of_a_family_that_no_pod_has() {
     let v4 = pod("default", "web", "app: web", &["10.244.1.7"]);

@@ -115,3 +115,22 @@ fn a_code_explains_itself() {
     assert_eq!(text(&np_agent(&["--explain", "all"])), document());
     assert_eq!(np_agent(&["--explain", "NP999"]).status.code(), Some(1));
 }
+
+/// As `head` leaves, of this command and any other.
+#[test]
+fn a_reader_that_leaves_ends_no_command() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().to_str().unwrap();
+    for args in [&["lint", "--codes"][..], &["check", "--pin-dir", dir, "--run-dir", dir]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_np-agent"));
+        let output = command.args(args).stdout(writer).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !said.contains("panicked") && !said.contains("standard output"),
+            "{args:?}: {said}"
+        );
+        assert!(output.status.code().is_some_and(|code| code < 2), "{args:?}: {output:?}");
+    }
+}

@@ -313,11 +313,11 @@ fn remedies_name_the_value() {
     assert_eq!(
         said(&block("10.96.0.20/32"), &[&web]),
         [
-            "select what Service default/web stands for: pods app=web of namespace default, port http"
+            "select the pods behind Service default/web: pods app=web of namespace default, port http"
         ]
     );
     let named = "podSelector: {matchLabels: {app: web}}\ningress: [{ports: [{port: htp}]}]";
-    assert_eq!(said(named, &[&http]), ["the names there are: http"]);
+    assert_eq!(said(named, &[&http]), ["the known names are: http"]);
 }
 
 /// A Service that cannot be understood is told of, and hides nothing else.

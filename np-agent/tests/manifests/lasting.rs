@@ -1,7 +1,9 @@
 //! The last good version stays in force until it is known that it is not wanted any more.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use np_agent::source::Manifests;
 
 use crate::support::{Dir, HEAD, changes, messages, namespace};
 
@@ -198,4 +200,74 @@ fn a_memory_that_cannot_be_read_is_no_memory() {
     let file = memory.path().join("manifests.json");
     fs::write(&file, "[{").unwrap();
     assert_eq!(changes(&dir.open().remember_in(file).load()), ["+Namespace a"]);
+}
+
+/// A volume that is not mounted, or not yet.
+#[test]
+fn a_directory_without_manifests_lifts_nothing_that_was_in_force() {
+    let dir = Dir::with("m/a.yaml", format!("{}---\n{HEAD}spec: {{}}\n", namespace("a", "")));
+    let memory = tempfile::tempdir().unwrap();
+    let at = dir.path("m");
+    let open = || Manifests::resume(&at, memory.path().join("manifests.json"));
+    let everything = ["+Namespace a", "+NetworkPolicy default/web"];
+    let first = open().unwrap().load();
+    assert_eq!((changes(&first), first.held), (everything.map(str::to_owned).to_vec(), None));
+    fs::rename(&at, dir.path("away")).unwrap();
+
+    let states: [&dyn Fn(); 4] = [
+        &|| {},
+        &|| fs::create_dir(&at).unwrap(),
+        &|| dir.write("m/notes.txt", "kind: Pod"),
+        &|| dir.write("m/a.yaml", "# nothing yet\n---\n"),
+    ];
+    for state in states {
+        state();
+        let mut manifests = open().unwrap();
+        for told in [&everything[..], &[]] {
+            let batch = manifests.load();
+            assert_eq!(changes(&batch), told);
+            let held = batch.held.expect("a reason");
+            assert!(held.contains("/m: no manifest is there, and 2 objects from there"), "{held}");
+            assert!(held.contains("bring the manifests back, or"), "{held}");
+        }
+    }
+    // Once something has been found there, what is missing is gone.
+    let mut manifests = open().unwrap();
+    manifests.load();
+    dir.write("m/a.yaml", namespace("a", ""));
+    let batch = manifests.load();
+    assert_eq!((changes(&batch), batch.held), (vec!["-NetworkPolicy default/web".into()], None));
+    fs::remove_file(dir.path("m/a.yaml")).unwrap();
+    assert_eq!(changes(&manifests.load()), ["-Namespace a"]);
+}
+
+#[test]
+fn a_directory_may_say_that_nothing_is_wanted() {
+    let dir = Dir::with("a.yaml", namespace("a", ""));
+    let memory = tempfile::tempdir().unwrap();
+    let open = || Manifests::resume(dir.0.path(), memory.path().join("manifests.json")).unwrap();
+    open().load();
+    dir.write("a.yaml", "{apiVersion: v1, kind: List, items: []}\n");
+    let batch = open().load();
+    assert_eq!((changes(&batch), batch.held), (vec![], None));
+    // Nothing was told of it in this run; the next one does not know it any more.
+    fs::remove_file(dir.path("a.yaml")).unwrap();
+    let batch = open().load();
+    assert_eq!((changes(&batch), batch.held), (vec![], None));
+}
+
+#[test]
+fn a_directory_that_never_was_is_an_error() {
+    let dir = Dir::new();
+    let memory = dir.path("manifests.json");
+    assert!(Manifests::resume(dir.path("none"), memory).is_err());
+}
+
+#[test]
+fn what_is_remembered_is_readable_by_the_owner_alone() {
+    let dir = Dir::with("a.yaml", namespace("a", ""));
+    let memory = tempfile::tempdir().unwrap();
+    let file = memory.path().join("manifests.json");
+    dir.open().remember_in(file.clone()).load();
+    assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
 }

@@ -4,11 +4,15 @@
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod kubectl;
+#[cfg(test)]
 mod lasting;
 #[cfg(test)]
 mod malformed;
 #[cfg(test)]
 mod meaning;
+#[cfg(test)]
+mod sizes;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -116,8 +116,8 @@ fn selectors_that_do_not_select() {
             format!("8:41: {field}.matchLabels.tier: \"1\": … quotes: \"1\""),
         ),
         (
-            "{matchLabels: {on: yes}}",
-            format!("8:39: {field}.matchLabels.on: \"yes\": … quotes: \"yes\""),
+            "{matchLabels: {'on': yes}}",
+            format!("8:41: {field}.matchLabels.on: \"yes\": … quotes: \"yes\""),
         ),
         (
             "{matchLabels: {a: b/c}}",

@@ -73,7 +73,8 @@ pub fn namespace(name: &str, labels: &str) -> String {
 pub fn changes(batch: &Batch) -> Vec<String> {
     let shown = |change: &Change| match change {
         Change::Apply(object) => format!("+{}", object.key()),
-        Change::Delete(key) => format!("-{key}"),
+        Change::Delete(key, _) => format!("-{key}"),
+        Change::Replace(..) => unreachable!("a directory tells of each object"),
     };
     batch.changes.iter().map(shown).collect()
 }

@@ -21,12 +21,21 @@ pub struct Agent {
     node: String,
     binary: PathBuf,
     inside: Namespace,
-    manifests: PathBuf,
+    source: Source,
     pin_dir: PathBuf,
     run_dir: PathBuf,
     child: Option<Child>,
     /// Further arguments, for the next start.
     pub extra_args: Vec<String>,
+    /// Further variables, for the next start.
+    pub extra_env: Vec<(String, String)>,
+}
+
+/// Where an agent's objects come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    Manifests(PathBuf),
+    Kubeconfig(PathBuf),
 }
 
 impl Agent {
@@ -35,7 +44,7 @@ impl Agent {
         node: &str,
         binary: &Path,
         inside: Namespace,
-        manifests: &Path,
+        source: Source,
         pin_dir: PathBuf,
         run_dir: PathBuf,
     ) -> Self {
@@ -43,11 +52,12 @@ impl Agent {
             node: node.to_string(),
             binary: binary.to_path_buf(),
             inside,
-            manifests: manifests.to_path_buf(),
+            source,
             pin_dir,
             run_dir,
             child: None,
             extra_args: Vec::new(),
+            extra_env: Vec::new(),
         }
     }
 
@@ -71,13 +81,18 @@ impl Agent {
             .append(true)
             .open(self.log_path())
             .with_context(|| format!("open {}", self.log_path().display()))?;
+        let (flag, path) = match &self.source {
+            Source::Manifests(dir) => ("--manifests", dir),
+            Source::Kubeconfig(file) => ("--kubeconfig", file),
+        };
         let child = self
             .command()
             .arg("--node")
             .arg(&self.node)
-            .arg("--manifests")
-            .arg(&self.manifests)
+            .arg(flag)
+            .arg(path)
             .args(&self.extra_args)
+            .envs(self.extra_env.clone())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -161,6 +176,16 @@ impl Agent {
         Ok((code, text(&output.stdout), text(&output.stderr)))
     }
 
+    /// Asks `np-agent explain` by the objects that the agent has in force.
+    pub fn explain(&self, args: &[&str]) -> Result<(i32, String, String)> {
+        let mut command = self.inside.command(&self.binary);
+        command.arg("explain").args(args).arg("--run-dir").arg(&self.run_dir);
+        let output = command.stdin(Stdio::null()).output().context("run np-agent explain")?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let code = output.status.code().context("np-agent explain died of a signal")?;
+        Ok((code, text(&output.stdout), text(&output.stderr)))
+    }
+
     /// Everything the agent has logged so far, over all its starts.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_else(|error| format!("(no log: {error})"))
@@ -237,16 +262,18 @@ pub fn agent_binary() -> Result<PathBuf> {
         ensure!(path.is_file(), "NP_AGENT names {}, which is no file", path.display());
         return Ok(path);
     }
+    built("np-agent", "build it with `cargo xtask build`, or name it in NP_AGENT")
+}
+
+/// Finds a program of the workspace as last built: beside (or above) the running program.
+///
+/// # Errors
+/// If there is none, with what to do.
+pub fn built(program: &str, remedy: &str) -> Result<PathBuf> {
     let own = env::current_exe().context("find the running program")?;
-    own.ancestors()
-        .skip(1)
-        .take(2)
-        .map(|directory| directory.join("np-agent"))
+    let directories = own.ancestors().skip(1).take(2);
+    let mut programs = directories.map(|directory| directory.join(program));
+    programs
         .find(|path| path.is_file())
-        .with_context(|| {
-            format!(
-                "no np-agent beside {}: build it with `cargo xtask build`, or name it in NP_AGENT",
-                own.display()
-            )
-        })
+        .with_context(|| format!("no {program} beside {}: {remedy}", own.display()))
 }

@@ -3,6 +3,7 @@
 use proptest::prelude::Rng;
 use proptest::test_runner::TestRng;
 
+#[derive(Debug)]
 pub struct Dice<'a> {
     rng: &'a mut TestRng,
 }

@@ -6,7 +6,7 @@
 
 mod agree;
 mod coverage;
-mod dice;
+pub mod dice;
 mod objects;
 mod policies;
 mod probes;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::{PATIENCE, mapped};
+use super::{PATIENCE, connect, mapped};
 use crate::netns::Namespace;
 
 /// How long a datagram's echo is waited for before it counts as lost.
@@ -69,7 +69,7 @@ impl Conversation {
     /// Opens a TCP connection from inside a namespace and starts talking on it.
     pub fn tcp(from: &Namespace, to: IpAddr, port: u16) -> Result<Self> {
         let stream = from.run(|| {
-            TcpStream::connect_timeout(&SocketAddr::new(to, port), PATIENCE)
+            connect(SocketAddr::new(to, port), PATIENCE)
                 .with_context(|| format!("connect to {to} port {port} from {}", from.name()))
         })?;
         stream.set_nodelay(true)?;

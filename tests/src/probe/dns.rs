@@ -2,10 +2,10 @@
 //! it that says which server answered and whom it saw.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use super::{Reply, mapped, told};
+use super::{Reply, connect, mapped, told};
 
 /// The name every probe asks for.
 pub(super) const QUESTION: &str = "svc-b.namespace-b.svc.cluster.local";
@@ -17,7 +17,7 @@ const CLASS_IN: u16 = 1;
 pub(super) fn lookup(server: SocketAddr, tcp: bool, patience: Duration) -> io::Result<Reply> {
     let query = query(QUESTION);
     let answer = if tcp {
-        let mut stream = TcpStream::connect_timeout(&server, patience)?;
+        let mut stream = connect(server, patience)?;
         stream.set_read_timeout(Some(patience))?;
         stream.write_all(&framed(&query))?;
         let mut length = [0; 2];

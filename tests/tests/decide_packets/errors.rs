@@ -33,7 +33,7 @@ fn an_error_about_a_flow_s_packet_is_recognised_where_it_enters() {
         let entered = Verdict { reason: Reason::Entered, tag: ENTERED };
         assert_eq!(verdict(&maps, BACK_IN, &error), entered, "of no flow");
         assert_eq!(verdict(&maps, A_OUT, &request).reason, Reason::Allowed);
-        let related = Verdict { reason: Reason::Related, tag: ENTERED.with_flow_ok() };
+        let related = Verdict { reason: Reason::Related, tag: IN_A_OK };
         assert_eq!(verdict(&maps, BACK_IN, &error), related);
         assert_eq!(verdict(&maps, BACK_IN, &too_big(router, &request, 200)), related);
         let cut = too_big(router, &request, least - 3);
@@ -53,7 +53,7 @@ fn only_the_ends_of_a_flow_and_the_way_between_speak_of_it() {
     let request = tcp(A, B, 9, 80, SYN);
     assert_eq!(verdict(&maps, A_TO_B, &request).reason, Reason::Allowed);
     let error = too_big(B, &request, LEAST);
-    let related = Verdict { reason: Reason::Related, tag: OF_B.with_flow_ok() };
+    let related = Verdict { reason: Reason::Related, tag: B_TO_A_OK };
     assert_eq!(verdict(&maps, B_BACK, &error), related);
     let of_a = too_big(A, &request, LEAST);
     assert_eq!(verdict(&maps, FROM_A, &of_a).reason, Reason::Entered);

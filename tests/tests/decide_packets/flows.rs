@@ -15,7 +15,7 @@ fn replies_pass_for_as_long_as_their_flow_lives() {
     assert_eq!(verdict(&maps, B_BACK, &reply), Verdict { reason: Reason::Entered, tag: OF_B });
     let request = tcp(A, B, 9, 80, SYN);
     assert_eq!(verdict(&maps, A_TO_B, &request).reason, Reason::Allowed);
-    let passed = Verdict { reason: Reason::Reply, tag: OF_B.with_flow_ok() };
+    let passed = Verdict { reason: Reason::Reply, tag: B_TO_A_OK };
     assert_eq!(verdict(&maps, B_BACK, &reply), passed);
     assert_eq!(verdict(&maps, A_TO_B, &tcp(A, B, 9, 80, ACK)).reason, Reason::Established);
     let flow = flow(&maps, &request).expect("it is recorded");
@@ -38,7 +38,7 @@ fn a_flow_through_an_uplink_lets_its_replies_in() {
     let reply = udp(OUT, NODE, 53, 9);
     assert_eq!(verdict(&maps, BACK_IN, &reply).reason, Reason::Entered);
     assert_eq!(verdict(&maps, A_OUT, &request).reason, Reason::Allowed);
-    let passed = Verdict { reason: Reason::Reply, tag: ENTERED.with_flow_ok() };
+    let passed = Verdict { reason: Reason::Reply, tag: IN_A_OK };
     assert_eq!(verdict(&maps, BACK_IN, &reply), passed);
     assert_eq!(later(&maps, BACK_IN, &reply, 180), passed);
     assert_eq!(later(&maps, BACK_IN, &reply, 361).reason, Reason::Entered, "a UDP flow lapsed");
@@ -108,7 +108,7 @@ fn a_flow_is_renewed_only_when_both_its_ends_are_judged() {
     let maps = Simulated::new(&tables);
     maps.flows.replace(flows);
     let forward = tcp(A, B, 9, 80, ACK);
-    let judged = At(ToPod, POD_B, POD_A, OF_A.with_egress_judged());
+    let judged = At(ToPod, POD_B, POD_A, JUDGED_A);
     assert_eq!(verdict(&maps, judged, &forward).reason, Reason::Allowed);
     assert_eq!(verdict(&maps, A_TO_B, &forward).reason, Reason::EgressDenied);
 }
@@ -162,19 +162,23 @@ fn an_echo_s_reply_is_its_flow_s_and_no_port_rule_allows_it() {
 /// (what comes, which way, the state after it), from the opening packet on.
 #[test]
 fn a_tcp_flow_s_state_follows_its_flags() {
-    use State::{Closing, Established, Opening};
+    use State::{Answered, Closing, Established, Opening, Reset};
     let there = |flags| (A_TO_B, tcp(A, B, 9, 80, flags));
     let back = |flags| (B_BACK, tcp(B, A, 80, 9, flags));
     let stories = [
-        vec![(there(SYN), Opening), (back(SYN | ACK), Established), (there(ACK), Established)],
+        vec![(there(SYN), Opening), (back(SYN | ACK), Answered), (there(ACK), Established)],
+        vec![(there(SYN), Opening), (back(SYN | ACK), Answered), (back(ACK), Established)],
         // A repeated request opens nothing further, and the client alone cannot establish.
         vec![(there(SYN), Opening), (there(ACK), Opening), (back(ACK), Established)],
-        vec![(there(SYN), Opening), (back(RST | ACK), Closing)],
+        vec![(there(SYN), Opening), (back(RST | ACK), Reset)],
+        // Somebody on the path can send one; what goes on was not ended by it.
+        vec![(there(ACK), Established), (back(RST), Reset), (there(ACK), Established)],
+        vec![(there(ACK), Established), (back(RST), Reset), (there(RST), Reset)],
         vec![(there(ACK), Established), (back(FIN | ACK), Closing), (there(ACK), Closing)],
         vec![(there(ACK), Established), (there(FIN | ACK), Closing), (back(ACK), Closing)],
         // The port is used again; the other side's SYN does not reopen.
-        vec![(there(ACK), Established), (there(RST), Closing), (there(SYN), Opening)],
-        vec![(there(RST), Closing), (back(SYN), Closing)],
+        vec![(there(ACK), Established), (there(RST), Reset), (there(SYN), Opening)],
+        vec![(there(RST), Reset), (back(SYN), Reset)],
         vec![(there(FIN | ACK), Closing), (there(SYN | ACK), Closing)],
         // Both open at once, one of them twice.
         vec![
@@ -182,7 +186,9 @@ fn a_tcp_flow_s_state_follows_its_flags() {
             (back(SYN), Opening),
             (back(SYN), Opening),
             (there(SYN | ACK), Opening),
-            (back(SYN | ACK), Established),
+            (back(SYN | ACK), Answered),
+            (back(SYN), Answered),
+            (there(ACK), Established),
         ],
     ];
     let tables = tables();
@@ -210,17 +216,17 @@ fn in_mid_stream_a_flow_is_of_the_side_that_began() {
         (81, 40_000, ACK, false),
         (81, 40_000, FIN | ACK, false),
         (81, 40_000, SYN, true),
-        // Ports do not tell.
-        (40_000, 50_051, ACK, true),
-        (50_051, 40_000, ACK, true),
-        (81, 9, ACK, true),
+        // Ports do not tell, and B would not let A begin.
+        (40_000, 50_051, ACK, false),
+        (50_051, 40_000, ACK, false),
+        (81, 9, ACK, false),
         // No beginning, whatever the ports.
         (40_000, 80, SYN | ACK, false),
         (81, 9, SYN | ACK, false),
     ] {
         let maps = Simulated::new(&tables);
         let packet = tcp(B, A, sport, dport, flags);
-        let at = At(ToPod, POD_A, POD_B, OF_B);
+        let at = At(ToPod, POD_A, POD_B, raw(&maps, B_BACK, &packet).tag);
         assert_eq!(verdict(&maps, at, &packet).reason, Reason::NotIsolated, "{packet:?}");
         assert_eq!(flow(&maps, &packet).is_some(), opens, "{packet:?}");
         let answer = tcp(A, B, dport, sport, ACK);
@@ -231,7 +237,7 @@ fn in_mid_stream_a_flow_is_of_the_side_that_began() {
 
 /// The server of a closed connection begins one to its client's port.
 #[test]
-fn a_syn_from_the_side_that_answers_is_no_reply_once_the_connection_has_ended() {
+fn a_syn_from_the_side_that_answers_is_a_reply_only_until_its_answer_is_acknowledged() {
     let tables = tables();
     let maps = Simulated::new(&tables);
     assert_eq!(verdict(&maps, A_TO_B, &tcp(A, B, 9, 80, SYN)).reason, Reason::Allowed);
@@ -240,6 +246,9 @@ fn a_syn_from_the_side_that_answers_is_no_reply_once_the_connection_has_ended() 
         (SYN, Reason::Reply),
         (SYN | ACK, Reason::Reply),
         (SYN, Reason::Reply),
+        (ACK, Reason::Reply),
+        // Nor once its answer has been acknowledged.
+        (SYN, Reason::Entered),
         (FIN | ACK, Reason::Reply),
         (SYN, Reason::Entered),
         (ACK, Reason::Reply),

@@ -124,7 +124,7 @@ fn what_is_forwarded_is_the_pods_own_and_gets_its_replies() {
     assert_eq!(verdict(&maps, judged, &udp(A, B, 9, 53)).reason, Reason::IngressDenied);
 
     let passed = verdict(&maps, B_BACK, &reply);
-    assert_eq!(passed, Verdict { reason: Reason::Reply, tag: OF_B.with_flow_ok() });
+    assert_eq!(passed, Verdict { reason: Reason::Reply, tag: B_TO_A_OK });
     let back = At(ToPod, POD_A, POD_B, passed.tag);
     assert_eq!(verdict(&maps, back, &reply).reason, Reason::ReplyPassed);
 
@@ -134,7 +134,7 @@ fn what_is_forwarded_is_the_pods_own_and_gets_its_replies() {
     assert_eq!(verdict(&maps, A_OUT, &answer).reason, Reason::EgressDenied, "not of a flow yet");
     assert_eq!(verdict(&maps, IN_A, &request).action(), Action::Pass);
     let passed = verdict(&maps, FROM_A, &answer);
-    assert_eq!(passed, Verdict { reason: Reason::Reply, tag: OF_A.with_flow_ok() });
+    assert_eq!(passed, Verdict { reason: Reason::Reply, tag: A_OUT_OK });
     let out = At(ToUplink, UPLINK, POD_A, passed.tag);
     assert_eq!(verdict(&maps, out, &answer).reason, Reason::ReplyPassed);
 }

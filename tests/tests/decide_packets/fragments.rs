@@ -62,7 +62,7 @@ fn ports_are_known_only_where_they_were_seen() {
     assert_eq!(verdict(&maps, A_OUT, &first).reason, Reason::Allowed);
     assert_eq!(verdict(&maps, A_OUT, &rest(NODE, OUT)).reason, Reason::Established);
     let of_nobody = At(ToUplink, UPLINK, UNKNOWN, NONE);
-    assert_eq!(verdict(&maps, of_nobody, &rest(NODE, OUT)).reason, Reason::Transit);
+    assert_eq!(verdict(&maps, of_nobody, &rest(NODE, OUT)).reason, Reason::UnknownSender);
 
     let maps = Simulated::new(&tables);
     assert_eq!(verdict(&maps, FROM_A, &piece(udp(A, OUT, 9, 53), 0)).reason, Reason::Entered);
@@ -75,7 +75,7 @@ fn a_reply_s_fragments_are_replies_in_any_order() {
     let maps = Simulated::new(&tables);
     assert_eq!(verdict(&maps, A_OUT, &udp(A, OUT, 9, 53)).reason, Reason::Allowed);
     let entered = Verdict { reason: Reason::Entered, tag: ENTERED };
-    let reply = Verdict { reason: Reason::Reply, tag: ENTERED.with_flow_ok() };
+    let reply = Verdict { reason: Reason::Reply, tag: IN_A_OK };
     assert_eq!(verdict(&maps, BACK_IN, &rest(OUT, A)), entered);
     assert_eq!(verdict(&maps, BACK_IN, &piece(udp(OUT, A, 54, 9), 0)), entered, "of no flow");
     assert_eq!(verdict(&maps, BACK_IN, &piece(udp(OUT, A, 53, 9), 0)), reply);

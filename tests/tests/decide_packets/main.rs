@@ -1,10 +1,13 @@
 //! What `np_common::decide` says of single packets, and how it moves flows on. What is expected here
 //! is written by hand: the test that runs the programs takes `decide` itself for the measure.
 
+mod began;
 mod errors;
 mod flows;
 mod forwarding;
 mod fragments;
+mod lives;
+mod receivers;
 mod single;
 
 use std::net::IpAddr;
@@ -19,7 +22,7 @@ use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord, Role};
 use np_common::flow::{Flow, FlowKey, Time};
 use np_common::packet::{AUTHENTICATION, ESP, ICMPV6, TCP, UDP};
 use np_common::rules::{ClassId, RuleSetId};
-use np_common::tag::Tag;
+use np_common::tag::{Began, Tag};
 use np_common::verdict::Verdict;
 use np_tests::wire::{self, Fragment, Ip};
 
@@ -33,12 +36,15 @@ const UPLINK: u32 = 9;
 const TUNNEL: u32 = 10;
 /// An uplink without an Ethernet header.
 const BARE: u32 = 11;
+const STACKED: u32 = 12;
 const UNKNOWN: u32 = 4242;
 
 const ID_A: EndpointId = EndpointId::new(1);
 const ID_B: EndpointId = EndpointId::new(2);
 const A: &str = "10.0.0.1";
 const A6: &str = "fd00::1";
+/// What a host forms of the source of [`wire::ethernet`].
+const LINK_LOCAL: &str = "fe80::ff:fe00:1";
 const B6: &str = "fd00::2";
 /// Of pod A too, but not one of the two that are in its endpoint.
 const A_MORE: &str = "10.0.0.11";
@@ -47,7 +53,10 @@ const OUT: &str = "192.0.2.7";
 const OUT6: &str = "2001:db8::7";
 const NODE: &str = "192.168.0.1";
 
-const START: Time = Time { now: 1_000_000, hz: 250 };
+/// A second is four of the units that flows count in.
+const HZ: u32 = 1024;
+const START_JIFFIES: u64 = 1 << 30;
+const START: Time = Time::new(START_JIFFIES, HZ);
 
 fn addr(text: &str) -> IpAddr {
     text.parse().expect("an address")
@@ -65,7 +74,7 @@ fn tables() -> Tables {
             ID_A => PolicyWord::new(None, Some(egress)),
             _ => PolicyWord::new(Some(ingress), None),
         };
-        tables.endpoints.insert(id, Endpoint { addrs, policy });
+        tables.endpoints.insert(id, Endpoint::new(addrs, policy, 0));
         tables.local.extend(addrs.map(|addr| (addr, id)));
         tables.ifaces.insert(device, Iface::new(device, Role::Pod, id));
     }
@@ -75,6 +84,7 @@ fn tables() -> Tables {
         (FOREIGN, Role::Foreign),
         (UPLINK, Role::Uplink),
         (TUNNEL, Role::Tunnel),
+        (STACKED, Role::Stacked),
     ];
     for (device, role) in others {
         tables.ifaces.insert(device, Iface::new(device, role, EndpointId::NONE));
@@ -94,12 +104,26 @@ fn tables() -> Tables {
 }
 
 /// A packet at a hook: the device there, the device it came by, its tag.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct At(Hook, u32, u32, Tag);
 
-fn verdict_at(maps: &Simulated<'_>, at: At, ethertype: u16, frame: &[u8], time: Time) -> Verdict {
+/// What a hook says, with all that the tag tells the next.
+fn raw(maps: &Simulated<'_>, at: At, packet: &Ip) -> Verdict {
+    raw_at(maps, at, packet.ethertype(), &packet.frame(), START)
+}
+
+fn raw_at(maps: &Simulated<'_>, at: At, ethertype: u16, frame: &[u8], time: Time) -> Verdict {
     let At(hook, ifindex, ingress_ifindex, tag) = at;
-    decide(hook, maps, frame, &Context { ifindex, ingress_ifindex, tag, ethertype, time })
+    let socket = false;
+    decide(hook, maps, frame, &Context { ifindex, ingress_ifindex, socket, tag, ethertype, time })
+}
+
+fn verdict_at(maps: &Simulated<'_>, at: At, ethertype: u16, frame: &[u8], time: Time) -> Verdict {
+    let Verdict { reason, tag } = raw_at(maps, at, ethertype, frame, time);
+    // Which side a packet is from is looked at by itself, in `began`.
+    let enters = matches!(at.0, FromPod | FromUplink) && tag.began().is_some();
+    let tag = if enters { tag.with_began(Began::Unknown) } else { tag };
+    Verdict { reason, tag }
 }
 
 fn verdict(maps: &Simulated<'_>, at: At, packet: &Ip) -> Verdict {
@@ -108,7 +132,7 @@ fn verdict(maps: &Simulated<'_>, at: At, packet: &Ip) -> Verdict {
 
 fn later(maps: &Simulated<'_>, at: At, packet: &Ip, seconds: u32) -> Verdict {
     let frame = if at.1 == BARE { packet.bytes() } else { packet.frame() };
-    let time = Time { now: START.now + seconds * START.hz, ..START };
+    let time = Time::new(START_JIFFIES + u64::from(seconds * HZ), HZ);
     verdict_at(maps, at, packet.ethertype(), &frame, time)
 }
 
@@ -131,6 +155,16 @@ fn icmp6(src: &str, dst: &str, message: u8, hop_limit: u8) -> Ip {
     ip
 }
 
+/// A listener message to the group of its kind, behind a router alert.
+fn listener(src: &str, message: u8, hop_limit: u8) -> Ip {
+    let mut payload = vec![ICMPV6, 0, 5, 2, 0, 0, 1, 0];
+    payload.extend(wire::icmp(message, 1));
+    payload.resize(8 + 28, 0);
+    let mut ip = Ip::new(addr(src), addr("ff02::16"), 0, payload);
+    ip.hop_limit = hop_limit;
+    ip
+}
+
 /// The first or a later piece of datagram 7.
 fn piece(mut ip: Ip, offset: u16) -> Ip {
     ip.fragment = Some(Fragment { offset, more: true, id: 7 });
@@ -139,12 +173,16 @@ fn piece(mut ip: Ip, offset: u16) -> Ip {
 
 const OF_A: Tag = Tag::of(ID_A);
 const OF_B: Tag = Tag::of(ID_B);
-const NONE: Tag = Tag::NONE;
+const NONE: Tag = Tag::LOST;
 const ENTERED: Tag = Tag::ENTERED;
-const JUDGED: Tag = Tag::NONE.with_egress_judged();
-const JUDGED_A: Tag = OF_A.with_egress_judged();
-const JUDGED_B: Tag = OF_B.with_egress_judged();
-const FLOW_OK: Tag = OF_A.with_flow_ok();
+const JUDGED: Tag = Tag::judged(EndpointId::NONE);
+const JUDGED_A: Tag = Tag::judged(ID_A);
+const JUDGED_B: Tag = Tag::judged(ID_B);
+/// Replies: of a pod and from outside, to A, to B, and to somebody outside.
+const B_TO_A_OK: Tag = Tag::reply(ID_A, ID_B);
+const A_TO_B_OK: Tag = Tag::reply(ID_B, ID_A);
+const A_OUT_OK: Tag = Tag::reply(EndpointId::NONE, ID_A);
+const IN_A_OK: Tag = Tag::reply(ID_A, EndpointId::NONE);
 
 const FROM_A: At = At(FromPod, POD_A, POD_A, NONE);
 /// From outside to a pod.

@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use np_tests::agent::POLICIES;
+use np_tests::matrix;
 use np_tests::netns::Namespace;
 
 use crate::world::{CLIENT, World, assert_lost_nothing, client_and_guest};
@@ -103,9 +104,11 @@ fn survives_kills(world: &mut World, mut edit: impl FnMut(&World, u64)) {
 
 #[test]
 fn a_killed_agent_lets_nothing_through_and_cuts_nothing() {
+    let row = matrix::row("Life", "the agent killed and started again under traffic");
     let mut world = World::new(CLIENT);
     survives_kills(&mut world, |_, _| {});
     world.assert_served(true, false, false);
+    row.holds();
 }
 
 #[test]
@@ -123,4 +126,43 @@ fn an_edit_around_a_kill_is_applied_by_the_next_start() {
     world.agent().kill().unwrap();
     world.start();
     world.assert_served(true, true, false);
+}
+
+/// Another version has maps of its own and takes over link by link; nobody is asked twice.
+#[test]
+fn an_upgrade_to_another_version_lets_nothing_through_and_cuts_nothing() {
+    let mut world = World::new(CLIENT);
+    let server = world.address("server");
+    let talk = world.talk("client", "server");
+    let allowed = Flood::start(world.pod("client"), server);
+    let denied = Flood::start(world.pod("stranger"), server);
+    let links = |world: &mut World| -> Vec<String> {
+        let pins = world.agent().pin_dir().to_owned();
+        let versions = std::fs::read_dir(pins).expect("the agent has pins");
+        versions
+            .map(|version| version.expect("an entry").file_name().into_string().expect("UTF-8"))
+            .collect()
+    };
+    for abi in ["9001", "9002", "9001"] {
+        world.stop();
+        let (allowed_before, denied_before) = (allowed.answered(), denied.sent());
+        world.agent().extra_args = vec!["--abi".to_owned(), abi.to_owned()];
+        world.start();
+        thread::sleep(Duration::from_millis(200));
+        assert!(allowed.answered() > allowed_before, "the allowed flood gets through");
+        assert!(denied.sent() > denied_before, "the denied flood goes on");
+        assert_eq!(denied.answered(), 0, "{abi}: of {} denied packets", denied.sent());
+        assert_eq!(links(&mut world), [format!("v{abi}")], "the other version is gone");
+        let log = world.agent().log();
+        assert_eq!(log.matches("took up the pod again").count() % 4, 0, "{log}");
+    }
+    assert_lost_nothing(&talk);
+    let lost = allowed.sent() - allowed.answered();
+    println!(
+        "{} denied, 0 answered; {} allowed, {lost} not answered",
+        denied.sent(),
+        allowed.sent()
+    );
+    assert!(lost < 20, "{lost} of {} were not answered", allowed.sent());
+    world.assert_served(true, false, false);
 }

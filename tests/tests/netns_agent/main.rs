@@ -1,8 +1,14 @@
 //! The life of an agent with real traffic: starts and stops, kills, edits, pods that come and go,
 //! and what a user is told when something is wrong.
 
+mod attachments;
 mod binding;
+mod devices;
+mod doors;
 mod kills;
 mod life;
+mod server;
+mod tenants;
 mod told;
+mod veths;
 mod world;

@@ -46,6 +46,11 @@ impl Start<'_> {
     }
 }
 
+/// What setpriv calls the loss of a capability.
+fn flag(capability: &str) -> String {
+    format!("-{}", capability.trim_start_matches("CAP_").to_lowercase())
+}
+
 #[test]
 fn a_start_that_cannot_be_names_the_cause_and_the_remedy() {
     let mut world = World::new(CLIENT);
@@ -79,12 +84,17 @@ fn a_start_that_cannot_be_names_the_cause_and_the_remedy() {
     world.agent().status().expect("the first agent is as it was");
 
     for (capability, flag) in
-        [("CAP_BPF", "-bpf"), ("CAP_NET_ADMIN", "-net_admin"), ("CAP_PERFMON", "-perfmon")]
+        np_agent::dataplane::capabilities::NEEDED.map(|(name, _)| (name, flag(name)))
     {
+        let flag = flag.as_str();
         let wrapper = ["setpriv", "--bounding-set", flag, "--inh-caps", flag];
         Start { wrapper: &wrapper, ..good }
             .assert_refused(&world, &["missing capabilities", capability, "grant them"]);
     }
+    good.assert_refused(
+        &world,
+        &["another np-agent (process", "this network namespace", "stop one"],
+    );
     assert!(!pin_dir.exists(), "a start that cannot be leaves no pins");
     world.assert_served(true, false, false);
 }
@@ -98,6 +108,9 @@ fn check_finds_a_program_in_front_of_ours() {
         let line = out.lines().find(|line| line.split_whitespace().nth(1) == Some(subject));
         let line = line.unwrap_or_else(|| panic!("no line on {subject}: {out}"));
         assert!(line.starts_with("ok "), "{line}");
+    }
+    for (capability, _) in np_agent::dataplane::capabilities::NEEDED {
+        assert!(out.contains(capability), "{capability}: {out}");
     }
     assert!(!out.contains("warn"), "{out}");
 

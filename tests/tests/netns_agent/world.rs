@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use np_tests::topology::{self, Cluster, NamespaceSpec, NodeSpec, PodSpec, Spec, 
 
 pub const NODE: &str = "node-1";
 /// How long an agent may take to see and do something on a busy machine.
-pub const SETTLE: Duration = Duration::from_secs(15);
+pub const SETTLE: Duration = Duration::from_secs(60);
 
 const LISTEN: Listen = Listen { tcp: &[80], udp: &[8443], dns: false };
 const NOTHING: Listen = Listen { tcp: &[], udp: &[], dns: false };
@@ -83,6 +84,18 @@ impl World {
         late.unwrap_or_else(|| self.cluster.namespace(name).expect("the pod is one of the spec"))
     }
 
+    /// Builds the cluster and prepares its agent over an API server, which the caller fills and
+    /// starts the agent for.
+    pub fn over_server(kubeconfig: impl FnOnce(&Namespace) -> PathBuf) -> Self {
+        let build = || -> Result<Self> {
+            let cluster = Cluster::build(spec(), Mode::Nftables)?;
+            let kubeconfig = kubeconfig(cluster.namespace(NODE)?);
+            let agents = Agents::over_server(&cluster, &kubeconfig)?;
+            Ok(Self { agents, cluster, late: Vec::new(), servers: Servers::new()? })
+        };
+        build().unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
     /// Writes or removes a manifest without waiting for the agent.
     pub fn write(&self, file: &str, content: Option<&str>) {
         let target = self.agents.manifests().join(file);
@@ -110,6 +123,29 @@ impl World {
             device_of(status, device).is_some_and(|device| device.role == role && device.attached)
         });
         device_of(&status, device).expect("it was there").clone()
+    }
+
+    /// Waits until a device has a role, although the agent is not ready: pods are without a device.
+    pub fn wait_role_unready(&mut self, device: &str, role: &str) -> DeviceStatus {
+        let status = self.wait_unready(&format!("{device} is {role}"), |status| {
+            device_of(status, device).is_some_and(|device| device.role == role && device.attached)
+        });
+        device_of(&status, device).expect("it was there").clone()
+    }
+
+    /// Waits until the agent is not ready and its status has a property.
+    pub fn wait_unready(
+        &mut self,
+        what: &str,
+        mut property: impl FnMut(&Status) -> bool,
+    ) -> Status {
+        let waited = self.agent().wait(SETTLE, |status| !status.ready && property(status));
+        waited.unwrap_or_else(|error| panic!("{what}: {error:#}"))
+    }
+
+    /// Starts the agent, which will not be ready.
+    pub fn start_unready(&mut self) {
+        self.agent().start().unwrap_or_else(|error| panic!("{error:#}"));
     }
 
     pub fn start(&mut self) {
@@ -150,7 +186,7 @@ impl World {
                 self.node().ip(&format!("link set {device} master {BRIDGE} up"))?;
                 inside.ip(&format!(
                     "link set lo up\naddr add {address}/25 dev eth0\nlink set eth0 up\n\
-                     route add default via {GATEWAY}"
+                     route add default via {GATEWAY} dev eth0 onlink"
                 ))?;
             }
         }
@@ -173,11 +209,22 @@ impl World {
         gone.unwrap_or_else(|error| panic!("{error:#}"));
     }
 
-    /// Whether a new TCP connection to port 80 gets through. Anything but an answer or silence is
-    /// a failure of the test.
+    /// Whether a new TCP connection to port 80 gets through.
     pub fn reaches(&self, from: &Namespace, to: Ipv4Addr, expected: bool) -> Result<()> {
+        self.connects(from, to, 80, expected)
+    }
+
+    /// Whether a new TCP connection gets through. Anything but an answer or silence is a failure
+    /// of the test.
+    pub fn connects(
+        &self,
+        from: &Namespace,
+        to: Ipv4Addr,
+        port: u16,
+        expected: bool,
+    ) -> Result<()> {
         let patience = if expected { PATIENCE } else { IMPATIENCE };
-        let outcome = probe(from, IpAddr::V4(to), Kind::Tcp(80), patience);
+        let outcome = probe(from, IpAddr::V4(to), Kind::Tcp(port), patience);
         let as_expected =
             if expected { outcome.replied() } else { matches!(outcome, Outcome::Timeout) };
         ensure!(as_expected, "{} to {to}: {outcome}", from.name());
@@ -217,7 +264,7 @@ impl World {
 /// does after 200 ms at the earliest).
 #[track_caller]
 pub fn assert_lost_nothing(talk: &Conversation) {
-    assert!(talk.goes_on(20, Duration::from_secs(2)), "it stalls: {:?}", talk.progress());
+    assert!(talk.goes_on(20, Duration::from_secs(10)), "it stalls: {:?}", talk.progress());
     let progress = talk.progress();
     assert_eq!(progress.ended, None);
     assert!(progress.longest_wait < Duration::from_millis(200), "{progress:?}");
@@ -255,8 +302,8 @@ pub enum Shape {
     Bridged,
 }
 
-const BRIDGE: &str = "pods";
-const GATEWAY: &str = "100.68.1.129";
+pub const BRIDGE: &str = "pods";
+pub const GATEWAY: &str = "100.68.1.129";
 
 impl Late {
     pub fn new(name: &'static str, last: u8, shape: Shape) -> Self {

@@ -12,10 +12,10 @@ use np_tests::probe::server::Listen;
 use np_tests::proxy::Mode;
 use np_tests::raw::Raw;
 use np_tests::topology::plan::{address, pod, two_nodes};
-use np_tests::topology::{Cluster, OutsideSpec, Spec};
+use np_tests::topology::{Cluster, OutsideSpec, Shape, Spec};
 use np_tests::wire;
 
-pub const ARRIVES: Duration = Duration::from_millis(1500);
+pub const ARRIVES: Duration = Duration::from_secs(4);
 pub const SILENT: Duration = Duration::from_millis(250);
 /// The ports of `careful`: open to everyone, and to no one.
 pub const ALLOWED: u16 = 8443;
@@ -29,6 +29,7 @@ fn spec() -> Spec {
         pod("choosy", "node-1", "100.68.1.13", &[("app", "choosy")]),
         pod("jailed", "node-1", "100.68.1.14", &[("app", "jailed")]),
         pod("careful", "node-1", "100.68.1.15", &[("app", "careful")]),
+        pod("sealed", "node-1", "100.68.1.16", &[("app", "sealed")]),
         pod("remote", "node-2", "100.68.2.20", &[("app", "remote")]),
     ];
     Spec {
@@ -60,6 +61,13 @@ metadata: {name: jailed, namespace: default}
 spec:
   podSelector: {matchLabels: {app: jailed}}
   policyTypes: [Egress]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: sealed, namespace: default}
+spec:
+  podSelector: {matchLabels: {app: sealed}}
+  policyTypes: [Ingress, Egress]
 ---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -106,7 +114,11 @@ pub fn ip_packet(bytes: Vec<u8>) -> Sent {
 
 impl Field {
     pub fn new() -> Result<Self> {
-        let cluster = Cluster::build(spec(), Mode::Iptables)?;
+        Self::shaped(Shape::PTP)
+    }
+
+    pub fn shaped(shape: Shape) -> Result<Self> {
+        let cluster = Cluster::build(Spec { shape, ..spec() }, Mode::Iptables)?;
         let node = cluster.namespace("node-1")?;
         // What is not a valid part of a connection is for the agent to judge, not for the
         // proxy's rules to drop; nor does the kernel refuse its own address as a source.
@@ -117,7 +129,7 @@ impl Field {
             ("net/ipv4/conf/all/accept_local", "1"),
             ("net/netfilter/nf_conntrack_udp_timeout", "1"),
         ])?;
-        for pod in ["attacker", "open"] {
+        for pod in ["attacker", "open"].iter().filter(|_| shape.name == Shape::PTP.name) {
             node.ip(&format!("link set v-{pod} mtu 9000"))?;
             cluster.namespace(pod)?.ip("link set eth0 mtu 9000")?;
         }
@@ -152,10 +164,18 @@ impl Field {
     }
 
     pub fn send(&self, from: &str, packets: &[Sent]) -> Result<()> {
+        let own = self.cluster.namespace(from)?.hardware_address("eth0")?;
+        self.send_as(from, own, packets)
+    }
+
+    /// As another hardware address.
+    pub fn send_as(&self, from: &str, own: [u8; 6], packets: &[Sent]) -> Result<()> {
         let inside = self.cluster.namespace(from)?;
         let router = match self.cluster.spec.pod(from) {
             Some(pod) => {
-                self.cluster.namespace(pod.node)?.hardware_address(&format!("v-{from}"))?
+                let bridged = self.cluster.spec.shape.name != Shape::PTP.name;
+                let device = if bridged { "cni0".to_owned() } else { format!("v-{from}") };
+                self.cluster.namespace(pod.node)?.hardware_address(&device)?
             }
             None => {
                 // The outside host learns its router by asking: any route leads there.
@@ -170,7 +190,6 @@ impl Field {
                     .with_context(|| format!("the router's hardware address: {known}"))?
             }
         };
-        let own = inside.hardware_address("eth0")?;
         for packet in packets {
             let mut raw = Raw::open(inside, "eth0")?;
             if packet.short_linear {

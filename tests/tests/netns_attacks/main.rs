@@ -6,8 +6,11 @@ mod catalogue;
 mod field;
 mod forge;
 mod forwarding;
+mod link;
 mod neighbours;
 mod overlaps;
+mod receivers;
+mod rewritten;
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::thread;
@@ -58,7 +61,7 @@ fn no_attack_passes_and_each_is_counted() -> Result<()> {
 }
 
 /// The matrix's rows of one test.
-fn rows<const N: usize>(names: [&str; N]) -> [Row; N] {
+pub(crate) fn rows<const N: usize>(names: [&str; N]) -> [Row; N] {
     names.map(|name| matrix::row("Attacks", name))
 }
 
@@ -159,7 +162,7 @@ fn flows_open_no_way_for_others() -> Result<()> {
 
 /// Waits until a node's conntrack has no entry with some words, so that the next sender gets the
 /// same translation. Reading the table is what makes the kernel drop entries whose time is up.
-fn conntrack_forgets(node: &Namespace, words: &str) -> Result<()> {
+pub(crate) fn conntrack_forgets(node: &Namespace, words: &str) -> Result<()> {
     for _ in 0..50 {
         if !node.feed("cat", &["/proc/net/nf_conntrack"], "")?.contains(words) {
             return Ok(());

@@ -22,7 +22,7 @@ use nix::{
 };
 use np_agent::{
     links::{LinksError, Monitor},
-    model::{Device, DeviceChange, IfIndex},
+    model::{Device, DeviceChange, IfIndex, Lower},
 };
 use tokio::{runtime, time};
 
@@ -89,7 +89,7 @@ fn devices_from_before_the_start_are_seen_with_all_facts() {
         let find = |name| devices.iter().find(|device| device.name == name).expect("the device");
         let veth0 = find("veth0");
         assert_eq!(claims(veth0), ["10.0.0.7"]);
-        assert_eq!(texts(&veth0.host_routes), ["10.0.0.7"]);
+        assert_eq!(hosts(veth0), ["10.0.0.7"]);
         assert_eq!(texts(&veth0.addresses), ["10.0.0.1"]);
         assert!(!veth0.gateway);
         let up0 = find("up0");
@@ -127,20 +127,82 @@ fn addresses_inside_are_claims() {
     });
 }
 
-/// Two host veths of one pod have the same namespace id.
+/// A sandbox or a virtual machine moves the pod's address to another device than the peer.
 #[test]
-fn each_of_two_devices_of_a_pod_has_its_own_claims() {
+fn an_address_is_claimed_wherever_in_the_namespace_it_is() {
     node(async |node| {
-        let pod = Pod::new();
+        let (pod, other) = (Pod::new(), Pod::new());
         node.ip(&veth("veth0", &pod));
         pod.ip("link set eth0 name net0");
         node.ip(&veth("veth1", &pod));
+        node.ip(&veth("veth2", &other));
+        let all = ["10.0.0.7", "10.1.0.7"];
         pod.ip("addr add 10.0.0.7/24 dev net0");
         pod.ip("addr add 10.1.0.7/24 dev eth0");
-        node.until_claims("veth0", &["10.0.0.7"]).await;
-        node.until_claims("veth1", &["10.1.0.7"]).await;
+        node.until_claims("veth0", &all).await;
+        node.until_claims("veth1", &all).await;
         let id = |name| node.device(name).peer.as_ref().map(|peer| peer.netnsid);
         assert_eq!(id("veth0"), id("veth1"));
+        assert_ne!(id("veth0"), id("veth2"));
+
+        pod.ip("addr del 10.0.0.7/24 dev net0");
+        node.until_claims("veth0", &all[1..]).await;
+        pod.ip("addr add 10.0.0.7/32 dev lo");
+        node.until_claims("veth0", &all).await;
+        node.until_claims("veth1", &all).await;
+        node.until_claims("veth2", &[]).await;
+    });
+}
+
+#[test]
+fn what_devices_lie_on_and_are_ports_of_is_followed() {
+    node(async |node| {
+        let pod = Pod::new();
+        node.ip("link add cni0 type bridge");
+        node.ip(&veth("veth0", &pod));
+        node.ip("link add gw0 link cni0 type macvlan mode bridge");
+        let gw0 = node.until("gw0", |d| d("gw0").cloned()).await;
+        let cni0 = node.device("cni0").index;
+        assert_eq!(gw0.lower, Some(Lower::Here(cni0)));
+        assert_eq!((gw0.master, gw0.peer, gw0.hardware), (None, None, false));
+        assert_eq!(node.device("veth0").lower, None, "the other end is not below it");
+        let port_of = |wanted: Option<IfIndex>| {
+            move |d: &Find<'_>| (d("veth0")?.master == wanted).then_some(())
+        };
+        node.ip("link set veth0 master cni0");
+        node.until("a port", port_of(Some(cni0))).await;
+        node.ip("link set veth0 nomaster");
+        node.until("no port", port_of(None)).await;
+
+        // What lies on a device of another namespace.
+        pod.ip("link add far0 link eth0 type macvlan mode bridge");
+        pod.ip(&format!("link set far0 netns {}", node.path()));
+        let far0 = node.until("far0", |d| d("far0").cloned()).await;
+        assert_eq!(far0.lower, Some(Lower::Elsewhere));
+    });
+}
+
+/// Namespace ids are used again at once. Two devices are never said to lead into one namespace but
+/// they do, or did until one of them ended: else the second would be taken for the first one's pod.
+#[test]
+fn devices_of_different_pods_never_share_a_namespace() {
+    node(async |node| {
+        let path = node.path();
+        let churners: Vec<_> = (0..2).map(|first| churn(path.clone(), first, 2)).collect();
+        let mut shared = 0_u32;
+        while churners.iter().any(|churner| !churner.is_finished()) {
+            node.take().await;
+            let ids = node.devices.values().filter_map(|device| {
+                device.peer.as_ref().map(|peer| peer.netnsid).filter(|id| *id >= 0)
+            });
+            let mut seen = BTreeSet::new();
+            let twice: Vec<i32> = ids.filter(|id| !seen.insert(*id)).collect();
+            shared += twice.len() as u32;
+            assert_eq!(shared, 0, "{twice:?} in {:#?}", node.devices);
+        }
+        let made: u32 = churners.into_iter().map(|churner| churner.join().expect("pods")).sum();
+        println!("{made} pods made");
+        assert!(made > 10, "too few to say anything: {made}");
     });
 }
 
@@ -195,13 +257,22 @@ fn gateways_are_followed() {
         node.ip("route add default nexthop via 192.0.0.254 nexthop via 192.0.1.254");
         node.until_gateways(&["up0", "up1"]).await;
         node.ip("route del default");
+        node.until_gateways(&[]).await;
+        // A single host that forwards makes no uplink.
+        node.ip("route add 203.0.113.9/32 dev up0");
+        node.ip("route add 198.51.100.0/24 via 203.0.113.9 dev up0 onlink");
+        node.ip("route add 198.51.101.0/24 via 192.0.1.9");
+        node.until_gateways(&["up1"]).await;
+        node.ip("route del 198.51.100.0/24");
+        node.ip("route del 198.51.101.0/24");
+        node.until_gateways(&[]).await;
         node.ip("-6 route add fd01::/16 via fd00:1::9 table 100");
         node.until_gateways(&["up1"]).await;
         node.ip("-6 route flush table 100");
         node.until_gateways(&[]).await;
-        node.ip("route add 198.51.100.0/24 via inet6 fd00:0::9");
+        node.ip("route add default via inet6 fd00:0::9");
         node.until_gateways(&["up0"]).await;
-        node.ip("route del 198.51.100.0/24");
+        node.ip("route del default via inet6 fd00:0::9");
         node.until_gateways(&[]).await;
 
         // The deletion of a nexthop object takes IPv4 routes along without an event of their own.

@@ -124,7 +124,7 @@ impl Node {
 
     pub(crate) async fn until_host_routes(&mut self, name: &str, wanted: &[&str]) {
         let what = format!("{name} with host routes {wanted:?}");
-        self.until(&what, |d| (texts(&d(name)?.host_routes) == wanted).then_some(())).await;
+        self.until(&what, |d| (hosts(d(name)?) == wanted).then_some(())).await;
     }
 
     pub(crate) async fn until_gateways(&mut self, wanted: &[&str]) {
@@ -147,6 +147,10 @@ pub(crate) fn unpaired(device: &Device) -> bool {
 
 pub(crate) fn claims(device: &Device) -> Vec<String> {
     texts(&device.peer.as_ref().expect("a peer").claims)
+}
+
+pub(crate) fn hosts(device: &Device) -> Vec<String> {
+    device.host_routes.iter().map(|route| route.to.to_string()).collect()
 }
 
 pub(crate) fn texts(addresses: &[IpAddr]) -> Vec<String> {

@@ -1,12 +1,13 @@
 //! Datagrams larger than a packet.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use np_agent::model::IfIndex;
 use np_tests::address::Family;
 use np_tests::matrix;
+use np_tests::sockets;
 use np_tests::wire::{Fragment, Ip, datagram, send_frames};
 
 use crate::exchange::{PATIENCE, SILENT, ask};
@@ -66,7 +67,7 @@ fn pieces(world: &World, family: Family, id: u32, port: u16) -> Result<[Vec<u8>;
 /// Sends frames from the client and says whether the server returns the datagram they make.
 fn arrives(world: &World, from: SocketAddr, frames: &[Vec<u8>], wait: Duration) -> Result<bool> {
     world.cluster.namespace("client")?.run(|| {
-        let socket = UdpSocket::bind(from)?;
+        let socket = sockets::udp(from)?;
         socket.set_read_timeout(Some(wait))?;
         let device = nix::net::if_::if_nametoindex("eth0")?;
         send_frames(IfIndex(device), frames)?;

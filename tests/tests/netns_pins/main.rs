@@ -2,8 +2,11 @@
 //! it finds, and cleanup leaves nothing.
 
 mod links;
+mod neighbours;
 mod pinned;
+mod qdisc;
 mod rig;
+mod upgrade;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -15,8 +18,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use aya::maps::MapInfo;
 use np_agent::dataplane::{
-    self, AttachError, CleanupReport, DataplaneError, Mechanism, Opened, Options, Pinned, Side,
-    TcSide,
+    self, AttachError, CleanupReport, DataplaneError, Mechanism, NamespaceLock, Opened, Options,
+    Pinned, Side, TcSide,
 };
 use np_agent::model::IfIndex;
 use np_agent::plan::{Op, PortPrefix, RulePrefix, Tables};

@@ -12,7 +12,7 @@ fn cleanup_leaves_no_program_map_link_or_pin() {
         objects.extend(rig.program_ids(&opened)?.into_iter().map(ObjectId::Program));
         objects.extend(rig.pins()?.into_iter().map(ObjectId::Link));
         for spec in &maps::ALL {
-            let info = MapInfo::from_pin(pin_dir.join("v1/maps").join(spec.name))?;
+            let info = MapInfo::from_pin(version(pin_dir).join("maps").join(spec.name))?;
             objects.push(ObjectId::Map(info.id()));
         }
         for object in &objects {
@@ -45,12 +45,12 @@ fn a_pinned_map_of_another_shape_is_refused_by_name() {
     sandbox(|pin_dir| {
         let options = Options { pin_dir: pin_dir.to_owned(), mechanism: None };
         drop(dataplane::open(&options)?);
-        let pin = pin_dir.join("v1/maps/RULES");
+        let pin = version(pin_dir).join("maps/RULES");
         std::fs::remove_file(&pin)?;
         let program = bpf::load("any", &bpf::returns(0))?;
         bpf::pin(&bpf::program_array(&[&program])?, &pin)?;
         let error = dataplane::open(&options).expect_err("a foreign map is refused").to_string();
-        for part in ["v1/maps/RULES is (type 3,", "wanted is (type 11,", "np-agent cleanup"] {
+        for part in ["maps/RULES is (type 3,", "wanted is (type 11,", "np-agent cleanup"] {
             ensure!(error.contains(part), "{error}");
         }
         let error = Pinned::open(pin_dir).expect_err("also for reading");

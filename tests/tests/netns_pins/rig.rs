@@ -2,6 +2,11 @@
 
 use super::*;
 
+/// Where this version's pins lie.
+pub(crate) fn version(pin_dir: &Path) -> PathBuf {
+    pin_dir.join(format!("v{}", np_common::ABI_VERSION))
+}
+
 /// Two pods behind one node, which routes between them.
 pub(crate) struct Rig {
     pub(crate) mechanism: Mechanism,
@@ -59,18 +64,34 @@ impl Rig {
         Ok(dataplane::open(&Options { pin_dir: self.pin_dir.clone(), mechanism })?)
     }
 
+    /// As an agent of another version.
+    pub(crate) fn open_version(&self, abi: u32) -> anyhow::Result<Opened> {
+        let mechanism = Some(self.mechanism);
+        let options = Options { pin_dir: self.pin_dir.clone(), mechanism };
+        Ok(dataplane::open_version(&options, abi)?)
+    }
+
     /// Pod b is isolated for ingress but for UDP port OPEN. Returns what the maps then hold.
     pub(crate) fn enforce(&self, opened: &mut Opened) -> anyhow::Result<Tables> {
+        let tables = self.plan(opened, 1)?;
+        self.attach(opened)?;
+        ensure!(opened.maps.tables()? == tables);
+        Ok(tables)
+    }
+
+    /// Writes the policy, under a generation.
+    pub(crate) fn plan(&self, opened: &mut Opened, generation: u32) -> anyhow::Result<Tables> {
         let rule_set = RuleSetId::new(1);
         let ports = PortPrefix::ports(UDP, OPEN, 16);
         let mut ops = vec![
-            Op::SetConfig(Config::new(1, false)),
+            Op::SetConfig(Config::new(generation, false)),
             Op::SetRule(RulePrefix { rule_set, class: ClassId::NONE, ports }),
-            Op::SetPolicy(self.b.id, PolicyWord::new(Some(rule_set), None)),
         ];
         for pod in [&self.a, &self.b] {
             let addr = Addr::from(pod.addr(0).ip());
-            ops.push(Op::SetAddrs(pod.id, [addr, Addr::UNSPECIFIED]));
+            ops.push(Op::Bind(pod.id, [addr, Addr::UNSPECIFIED], 0));
+            let isolated = (pod.id == self.b.id).then_some(rule_set);
+            ops.push(Op::SetPolicy(pod.id, PolicyWord::new(isolated, None)));
             ops.push(Op::SetLocal(addr, pod.id));
             ops.push(Op::SetIface(Iface::new(pod.ifindex.0, Role::Pod, pod.id)));
         }
@@ -79,8 +100,6 @@ impl Rig {
             opened.maps.apply(&op)?;
             op.apply(&mut tables);
         }
-        self.attach(opened)?;
-        ensure!(opened.maps.tables()? == tables);
         Ok(tables)
     }
 
@@ -114,7 +133,7 @@ impl Rig {
         for pod in [&self.a, &self.b] {
             for side in ["ingress", "egress"] {
                 let name = format!("{}-{side}", pod.ifindex.0);
-                let link = bpf::open_pin(&self.pin_dir.join("v1/links").join(name))?;
+                let link = bpf::open_pin(&version(&self.pin_dir).join("links").join(name))?;
                 ids.push(bpf::link_ids(&link)?.0);
             }
         }
@@ -183,7 +202,7 @@ impl Pod {
 }
 
 pub(crate) fn bind(address: &str, port: u16) -> anyhow::Result<UdpSocket> {
-    let socket = UdpSocket::bind(format!("{address}:{port}"))?;
+    let socket = np_tests::sockets::udp((address, port))?;
     socket.set_read_timeout(Some(Duration::from_secs(5)))?;
     Ok(socket)
 }

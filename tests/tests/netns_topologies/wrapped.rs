@@ -9,6 +9,7 @@ use np_tests::address::Family;
 use np_tests::agent::POLICIES;
 use np_tests::matrix;
 use np_tests::proxy::Mode::Iptables;
+use np_tests::sockets;
 use np_tests::topology::Shape;
 use np_tests::trial::Trial;
 use np_tests::wire::{self, Ip};
@@ -115,7 +116,7 @@ fn hears(
     payload: &[u8],
 ) -> Result<bool> {
     let ears = trial.cluster.namespace(victim)?.run(|| {
-        let socket = UdpSocket::bind(("0.0.0.0", PORT))?;
+        let socket = sockets::udp(("0.0.0.0", PORT))?;
         socket.set_read_timeout(Some(Duration::from_millis(500)))?;
         Ok(socket)
     })?;

@@ -13,7 +13,7 @@ pub(crate) struct Kernel {
     pub(crate) _programs: OwnedFd,
     pub(crate) hz: u32,
     pub(crate) start: Instant,
-    /// Ticks at `start`.
+    /// The kernel's time at `start`.
     pub(crate) ticks: u32,
 }
 
@@ -27,7 +27,7 @@ impl Kernel {
         let programs = bpf::program_array(&programs)?;
         let caller = bpf::load("caller", &caller(&programs))?;
 
-        let flows = MapData::from_pin(pin_dir.join("v1/maps/FLOWS"))?;
+        let flows = MapData::from_pin(pin_dir.join(format!("v{ABI_VERSION}/maps/FLOWS")))?;
         let flows = HashMap::try_from(Map::LruHashMap(flows))?;
         let counters = maps.counters()?;
         let (start, ticks, hz) = (Instant::now(), 0, bpf::ticks_per_second()?);
@@ -40,7 +40,10 @@ impl Kernel {
     /// Reads the kernel's clock off a flow that a program records.
     pub(crate) fn set_clock(&mut self) -> anyhow::Result<()> {
         let mut tables = Tables::default();
-        tables.ifaces.insert(5, Iface::new(5, Role::Pod, EndpointId::new(1)));
+        let id = EndpointId::new(1);
+        tables.ifaces.insert(5, Iface::new(5, Role::Pod, id));
+        let addrs = [addr("10.0.0.2").into(), Addr::UNSPECIFIED];
+        tables.endpoints.insert(id, Endpoint::new(addrs, PolicyWord::OPEN, 0));
         self.change(&tables)?;
         let [a, b] = [addr("10.0.0.1"), addr("10.0.0.2")];
         let frame = Ip::new(a, b, UDP, wire::udp(1, 2)).frame();
@@ -56,8 +59,9 @@ impl Kernel {
     }
 
     pub(crate) fn now(&self) -> Time {
-        let elapsed = self.start.elapsed().as_millis() as u32 * self.hz / 1000;
-        Time { now: self.ticks.wrapping_add(elapsed), hz: self.hz }
+        let elapsed = self.start.elapsed().as_millis() as u64 * u64::from(self.hz) / 1000;
+        let Time { now, hz } = Time::new(elapsed, self.hz);
+        Time { now: self.ticks.wrapping_add(now), hz }
     }
 
     /// Brings the maps from what they hold to other tables, as the agent does.
@@ -83,13 +87,16 @@ impl Kernel {
                 continue;
             }
             let (state, timeout) = random.pick([
-                (State::Opening, 120),
+                (State::Opening, 120_u32),
                 (State::Established, 5 * 24 * 3600),
                 (State::Closing, 120),
+                (State::Reset, 120),
+                (State::Answered, 120),
                 (State::Datagram, 180),
             ]);
             let idle = timeout + random.pick([0, 60]) - 30;
-            let then = Time { now: now.wrapping_sub(idle * hz), hz };
+            let idle = Time::new(u64::from(idle) * u64::from(hz), hz).now;
+            let then = Time { now: now.wrapping_sub(idle), hz };
             *flow = Flow::new(flow.generation, then, flow.source(), flow.destination(), state);
             self.flows.insert(key, *flow, 0)?;
         }
@@ -140,7 +147,7 @@ impl Kernel {
             let mut same = *flow;
             same.seen = found.seen;
             ensure!(
-                same == *found && flow.seen.abs_diff(found.seen) < 2 * self.hz,
+                same == *found && flow.seen.abs_diff(found.seen) < 3,
                 "{key:?} is {found:?} in the kernel, {flow:?} on the host"
             );
         }

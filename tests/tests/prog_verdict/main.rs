@@ -26,6 +26,7 @@ use ipnet::IpNet;
 use np_agent::dataplane::{self, Counters, Maps, Opened, Options};
 use np_agent::plan::simulate::Simulated;
 use np_agent::plan::{PortPrefix, RulePrefix, Scope, Tables, diff};
+use np_common::ABI_VERSION;
 use np_common::addr::Addr;
 use np_common::config::Config;
 use np_common::decide::{Context, decide};
@@ -36,7 +37,7 @@ use np_common::packet::{
     ACK, ECHO, ESP, ETH_P_IPV4, ETH_P_IPV6, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP,
 };
 use np_common::rules::{ClassId, RuleSetId};
-use np_common::tag::Tag;
+use np_common::tag::{Began, Tag};
 use np_common::tunnel::{Encapsulation, IPIP, SIT};
 use np_common::verdict::{Action, Reason, Verdict};
 use np_tests::bpf::{self, SkBuff, TC_ACT_SHOT, TC_ACT_UNSPEC, insn};
@@ -64,6 +65,7 @@ fn the_programs_agree_with_decide_on_the_host() {
         }
         let mut kernel = Kernel::new(pin_dir)?;
         let (mut flows, mut fragments) = (BTreeMap::new(), BTreeMap::new());
+        let mut denied = BTreeMap::new();
         let mut seen = BTreeMap::<(Hook, Reason), usize>::new();
         for round in 0..ROUNDS {
             let desired = random.tables();
@@ -73,6 +75,7 @@ fn the_programs_agree_with_decide_on_the_host() {
             kernel.plant(&mut random, &mut flows)?;
             simulated.flows.replace(flows);
             simulated.fragments.replace(fragments);
+            simulated.denied.replace(denied);
             for packet in 0..PACKETS_PER_ROUND {
                 let known = random.flow(&simulated.flows.borrow());
                 let case = match known {
@@ -95,11 +98,15 @@ fn the_programs_agree_with_decide_on_the_host() {
             }
             flows = simulated.flows.take();
             fragments = simulated.fragments.take();
+            denied = simulated.denied.take();
             kernel.compare_flows(&flows).with_context(|| format!("after round {round}"))?;
         }
         println!("{:<12} {:<20} packets", "hook", "reason");
         for ((hook, reason), packets) in &seen {
             println!("{:<12} {:<20} {packets}", hook.name(), reason.name());
+        }
+        for (hook, reason) in seen.keys() {
+            ensure!(reason.hooks().contains(hook), "{reason:?} is no outcome of {hook:?}");
         }
         let reasons: BTreeSet<_> = seen.keys().map(|(_, reason)| *reason).collect();
         let missed: Vec<_> = Reason::ALL.iter().filter(|r| !reasons.contains(r)).collect();
@@ -147,6 +154,8 @@ impl Case {
         Context {
             ifindex: self.ifindex,
             ingress_ifindex: self.ingress_ifindex,
+            // A test run's packet belongs to a socket of the kernel's own.
+            socket: true,
             tag: self.tag,
             ethertype: if field < 0x600 { 0x0004 } else { field },
             time,

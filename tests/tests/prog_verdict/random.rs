@@ -47,7 +47,8 @@ impl Random {
             let role = match ifindex {
                 7 => self.pick([Role::Pending, Role::Foreign]),
                 9 | 10 => Role::Uplink,
-                11 | 12 => Role::Tunnel,
+                11 => Role::Tunnel,
+                12 => self.pick([Role::Tunnel, Role::Stacked]),
                 // Known to the programs only by what is attached.
                 8 if self.one_in(2) => continue,
                 _ => Role::Pod,
@@ -71,7 +72,11 @@ impl Random {
             let mut isolated = || (!self.one_in(3)).then(|| self.rule_set());
             let policy = PolicyWord::new(isolated(), isolated());
             let addrs = [addr(v4).into(), addr(v6).into()];
-            tables.endpoints.insert(id, Endpoint { addrs, policy });
+            // One that is free now and then, or newer than some flows.
+            if self.one_in(8) {
+                continue;
+            }
+            tables.endpoints.insert(id, Endpoint::new(addrs, policy, 0));
             for addr in addrs.into_iter().filter(|addr: &Addr| !addr.is_unspecified()) {
                 tables.local.insert(addr, id);
             }
@@ -126,23 +131,29 @@ impl Random {
             Hook::FromUplink | Hook::ToUplink => self.pick(others),
         };
         let ingress_ifindex = if self.one_in(5) { 0 } else { self.pick([5, 6, 65_541, 9, 4242]) };
-        let mut tag = match self.below(8) {
-            0 | 1 => Tag::NONE,
-            2 | 3 => Tag::ENTERED,
-            _ => Tag::of(EndpointId::new(self.pick([1, 2, 3]))),
-        };
-        if self.one_in(12) {
-            tag = tag.with_flow_ok();
-            if self.one_in(2) {
-                tag = tag.with_may_wrap();
-            }
-        }
-        if self.one_in(8) {
-            tag = tag.with_egress_judged();
-        }
+        let tag = self.tag();
         let ethernet = DEVICES.iter().any(|(device, ethernet)| *device == ifindex && *ethernet);
         let frame = self.frame(ethernet);
         Case { hook, ifindex, ingress_ifindex, tag, frame }
+    }
+
+    fn tag(&mut self) -> Tag {
+        let (one, other) = (self.id(), self.id());
+        match self.below(12) {
+            0 => Tag::LOST,
+            1 => Tag::from_bits(self.next() as u16),
+            2 => Tag::ENTERED,
+            3 => Tag::reply(one, other),
+            4 => Tag::judged(one),
+            _ => {
+                let began = self.pick([Began::Sender, Began::Receiver, Began::Unknown]);
+                Tag::of(one).with_began(began)
+            }
+        }
+    }
+
+    fn id(&mut self) -> EndpointId {
+        EndpointId::new(self.pick([0, 1, 2, 3, 4]))
     }
 
     /// Sometimes a flow that has been recorded.
@@ -180,6 +191,7 @@ impl Random {
     /// A packet with this tuple.
     pub(crate) fn ip_of(&mut self, key: &FlowKey) -> Ip {
         let payload = self.payload_of(key);
+        // Without the leg, which no packet carries.
         Ip::new(key.src.into(), key.dst.into(), key.protocol as u8, payload)
     }
 
@@ -210,7 +222,7 @@ impl Random {
             (hook, destination, source, flow.source(), *key)
         };
         let tag = if sender.is_none() { Tag::ENTERED } else { Tag::of(sender) };
-        let tag = if reply { Tag::NONE } else { tag };
+        let tag = if reply { Tag::LOST } else { tag };
         let mut ip = self.ip_of(&key);
         if self.one_in(6) {
             ip.fragment = Some(self.fragment());
@@ -266,6 +278,17 @@ impl Random {
         bytes
     }
 
+    /// A listener message, mostly as its RFC has it.
+    fn listener(&mut self) -> Ip {
+        let mut payload = vec![ICMPV6, 0, 5, 2, 0, 0, 1, 0];
+        payload.extend(wire::icmp(self.pick([130, 131, 132, 143]), 1));
+        payload.resize(8 + self.pick([24, 28, 48, 50]), 0);
+        let src = self.pick(["fe80::5", "fe80::5", "::", "fd00::1"]);
+        let mut ip = Ip::new(addr(src), addr("ff02::16"), 0, payload);
+        ip.hop_limit = self.pick([1, 1, 1, 2]);
+        ip
+    }
+
     pub(crate) fn ip(&mut self, ethernet: bool) -> Ip {
         let v4 = self.one_in(2);
         let src = match (ethernet, v4) {
@@ -285,6 +308,9 @@ impl Random {
         } else {
             self.pick([128, 129, 1, 2, 130, 133, 134, 135, 136, 137, 143, 160])
         };
+        if !v4 && self.one_in(20) {
+            return self.listener();
+        }
         let mut payload = wire::transport(protocol, sport, dport, flags, message);
         if let (ICMPV6, 136, IpAddr::V6(claimed)) = (protocol, message, self.addr(false)) {
             payload = wire::advertisement(claimed);

@@ -55,17 +55,22 @@ pub const NP_AGENT: &[Layer] = &[
         np_common: ANYTHING,
     },
     Layer { module: "lint", kind: Kind::Pure, may: &["model", "index"], np_common: &[] },
-    Layer { module: "source", kind: Kind::Edge, may: &["model", "index::Change"], np_common: &[] },
-    Layer { module: "links", kind: Kind::Edge, may: &["model", "index::Change"], np_common: &[] },
+    Layer { module: "source", kind: Kind::Edge, may: &["model"], np_common: &[] },
+    Layer { module: "links", kind: Kind::Edge, may: &["model"], np_common: &[] },
     Layer { module: "dataplane", kind: Kind::Edge, may: &["model", "plan"], np_common: ANYTHING },
     Layer { module: "admin", kind: Kind::Wiring, may: ANYTHING, np_common: ANYTHING },
     Layer { module: "advice", kind: Kind::Wiring, may: ANYTHING, np_common: ANYTHING },
     Layer { module: "agent", kind: Kind::Wiring, may: ANYTHING, np_common: ANYTHING },
     Layer { module: "app", kind: Kind::Wiring, may: ANYTHING, np_common: ANYTHING },
     Layer { module: "args", kind: Kind::Wiring, may: ANYTHING, np_common: ANYTHING },
+    Layer { module: "attaching", kind: Kind::Wiring, may: ANYTHING, np_common: ANYTHING },
     Layer { module: "cli", kind: Kind::Wiring, may: ANYTHING, np_common: ANYTHING },
+    Layer { module: "doorkeeper", kind: Kind::Wiring, may: ANYTHING, np_common: ANYTHING },
+    Layer { module: "inspector", kind: Kind::Wiring, may: ANYTHING, np_common: ANYTHING },
     Layer { module: "lib", kind: Kind::Wiring, may: ANYTHING, np_common: ANYTHING },
     Layer { module: "main", kind: Kind::Wiring, may: ANYTHING, np_common: ANYTHING },
+    Layer { module: "message", kind: Kind::Wiring, may: ANYTHING, np_common: ANYTHING },
+    Layer { module: "origin", kind: Kind::Wiring, may: ANYTHING, np_common: ANYTHING },
     Layer { module: "status", kind: Kind::Wiring, may: ANYTHING, np_common: ANYTHING },
     Layer { module: "telemetry", kind: Kind::Wiring, may: ANYTHING, np_common: ANYTHING },
 ];
@@ -97,6 +102,10 @@ pub const NOT_PURE: &[&str] = &[
 pub const ONLY_IN: &[(&str, &[&str])] = &[
     ("aya", &["dataplane"]),
     ("aya_log", &["dataplane"]),
+    ("http", &["source"]),
+    ("http_body_util", &["source"]),
+    ("k8s_openapi", &["source"]),
+    ("kube", &["source"]),
     ("netlink_packet_core", &["dataplane", "links"]),
     ("netlink_packet_route", &["dataplane", "links"]),
     ("netlink_sys", &["dataplane", "links"]),
@@ -108,8 +117,10 @@ pub const PACKAGES: &[(&str, &[&str])] = &[
     ("np-common", &[]),
     ("np-ebpf", &["np-common"]),
     ("np-agent", &["np-common"]),
-    ("np-tests", &["np-common", "np-agent"]),
-    ("xtask", &[]),
+    // It runs where kubectl does, which need not be Linux.
+    ("kubectl-np", &[]),
+    ("np-tests", &["np-common", "np-agent", "kubectl-np"]),
+    ("xtask", &["np-common"]),
 ];
 
 /// All that np-common may depend on, and only if asked to by a feature.

@@ -1,23 +1,25 @@
-//! What to say about an end beside the verdict: that an address is a Service's, that a node's
-//! address proves nothing, that a namespace has no object.
+//! What to say about an end besides the verdict: that an address is a Service's, that a node's
+//! address proves nothing, that an address may be a node's without its object saying so, that a
+//! namespace has no object.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::Asked;
-use crate::explain::{End, EndError, Explain, Judgement, Probe, Standing};
-use crate::model::{Pod, Service};
+use crate::explain::{End, EndError, Explain, Family, Judgement, Probe, Standing};
+use crate::model::{Endpoints, Pod, Service};
 
 pub struct Hints {
     services: Vec<Service>,
+    endpoints: Vec<Endpoints>,
     /// Which Service has an address: asked for every probe that leaves the cluster.
     by_address: OnceCell<HashMap<IpAddr, usize>>,
 }
 
 impl Hints {
-    pub fn new(services: Vec<Service>) -> Self {
-        Self { services, by_address: OnceCell::new() }
+    pub fn new(services: Vec<Service>, endpoints: Vec<Endpoints>) -> Self {
+        Self { services, endpoints, by_address: OnceCell::new() }
     }
 
     /// The error, with what the name is if it is no pod's.
@@ -34,7 +36,7 @@ impl Hints {
         };
         match &error {
             EndError::UnknownPod(key) => match named(key) {
-                Some(service) => anyhow::anyhow!(behind(service, key, explain)),
+                Some(service) => anyhow::anyhow!(self.behind(service, key, explain)),
                 None => error.into(),
             },
             _ => anyhow::Error::from(error)
@@ -52,7 +54,7 @@ impl Hints {
                 .collect()
         });
         let service = self.services.get(*by_address.get(&address)?)?;
-        Some(behind(service, &address.to_string(), explain))
+        Some(self.behind(service, &address.to_string(), explain))
     }
 
     pub fn notes(
@@ -62,6 +64,15 @@ impl Hints {
         explain: &Explain<'_>,
     ) -> Vec<String> {
         let mut notes = Vec::new();
+        if let Some(unless) = explain.unless(probe, judgement) {
+            notes.push(format!(
+                "{} may be an address of node {} that its object does not name, such as a bridge's \
+                 or the one that a node-local DNS cache listens on. A pod and its own node always \
+                 reach each other: for that, give node:{} instead.",
+                unless.address, unless.node, unless.node
+            ));
+        }
+        notes.extend(overlay(probe, judgement, explain));
         if let End::Outside(address) = probe.to
             && private(address)
             && self.service(probe, explain).is_none()
@@ -99,6 +110,94 @@ impl Hints {
         }
         notes
     }
+
+    fn behind(&self, service: &Service, named: &str, explain: &Explain<'_>) -> String {
+        let Service { namespace, name, ports, selector, .. } = service;
+        let head = format!(
+            "{named} is Service {namespace}/{name}: policy is judged after DNAT, never on a Service's \
+             address or port; "
+        );
+        if selector.is_none() {
+            return head + &self.endpoints_of(service);
+        }
+        let pods: Vec<String> = explain
+            .index()
+            .pods()
+            .filter(|pod| pod.enforceable() && selects(service, pod))
+            .map(|pod| pod.key.to_string())
+            .collect();
+        let pods = some(&pods).unwrap_or_else(|| "none is known here".to_owned());
+        let ports: Vec<String> =
+            ports.iter().map(|port| format!("{} for {}", port.target, port.port)).collect();
+        let ports = if ports.is_empty() { "none is given".to_owned() } else { ports.join(", ") };
+        format!("{head}give a pod behind it ({pods}) and its targetPort ({ports})")
+    }
+
+    /// What to give for a Service whose endpoints are not pods that it selects.
+    fn endpoints_of(&self, service: &Service) -> String {
+        let own = self.endpoints.iter().filter(|endpoints| {
+            (&endpoints.namespace, &endpoints.service) == (&service.namespace, &service.name)
+        });
+        let (mut addresses, mut ports) = (Vec::<IpAddr>::new(), Vec::<u16>::new());
+        for endpoints in own {
+            addresses.extend(&endpoints.addresses);
+            ports.extend(&endpoints.ports);
+        }
+        addresses.sort_unstable();
+        addresses.dedup();
+        ports.sort_unstable();
+        ports.dedup();
+        let shown = |items: Vec<String>| some(&items);
+        let addresses = shown(addresses.iter().map(ToString::to_string).collect());
+        let ports = shown(ports.iter().map(ToString::to_string).collect());
+        match addresses {
+            Some(addresses) => format!(
+                "it has no selector: give the address of an endpoint ({addresses}) and its port ({})",
+                ports.unwrap_or_else(|| "none is given".to_owned())
+            ),
+            None => "it has no selector: give the address and the port of one of its endpoints, \
+                     which `kubectl get endpoints,endpointslices` shows, also as a manifest to put here"
+                .to_owned(),
+        }
+    }
+}
+
+/// As many as a reader takes in; none when there are none.
+fn some(items: &[String]) -> Option<String> {
+    const MOST: usize = 5;
+    match items.len() {
+        0 => None,
+        n if n <= MOST => Some(items.join(", ")),
+        n => Some(format!("{} and {} more", items[..MOST].join(", "), n - MOST)),
+    }
+}
+
+/// What a node's traffic to a pod of another node looks like there when it went through a tunnel.
+fn overlay(probe: &Probe<'_>, judgement: &Judgement<'_>, explain: &Explain<'_>) -> Option<String> {
+    let End::Pod { subject, .. } = probe.to else { return None };
+    match probe.from {
+        End::Node { node: Some(node), .. } if subject.pod.node.as_ref() != Some(node) => {
+            let family = Family::of(probe.to.address());
+            let first = explain.overlay_address(node, family)?;
+            let tunnelled = Probe { from: End::Outside(first), ..*probe };
+            let other = explain.judge(&tunnelled);
+            let too = if other.allowed == judgement.allowed { " too" } else { "" };
+            Some(format!(
+                "Through an overlay (VXLAN, IP-in-IP, WireGuard) node {node} sends from the address \
+                 of its tunnel device; flannel gives that one the first of the node's podCIDR, \
+                 {first}. Judged by it, the verdict is {}{too}.",
+                other.verdict().to_uppercase()
+            ))
+        }
+        End::Outside(address) => {
+            let node = explain.overlay_node(address)?;
+            Some(format!(
+                "{address} is the first address of node {node}'s podCIDR: through an overlay, such \
+                 as flannel's, it is what node {node} itself sends from."
+            ))
+        }
+        _ => None,
+    }
 }
 
 fn selects(service: &Service, pod: &Pod) -> bool {
@@ -106,29 +205,6 @@ fn selects(service: &Service, pod: &Pod) -> bool {
         && service.selector.as_ref().is_some_and(|selector| {
             selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
         })
-}
-
-fn behind(service: &Service, named: &str, explain: &Explain<'_>) -> String {
-    const MOST: usize = 5;
-    let Service { namespace, name, ports, .. } = service;
-    let pods: Vec<String> = explain
-        .index()
-        .pods()
-        .filter(|pod| pod.enforceable() && selects(service, pod))
-        .map(|pod| pod.key.to_string())
-        .collect();
-    let pods = match pods.len() {
-        0 => "none is known here".to_owned(),
-        n if n <= MOST => pods.join(", "),
-        n => format!("{} and {} more", pods[..MOST].join(", "), n - MOST),
-    };
-    let ports: Vec<String> =
-        ports.iter().map(|port| format!("{} for {}", port.target, port.port)).collect();
-    format!(
-        "{named} is Service {namespace}/{name}: policy is judged after DNAT, never on a Service's \
-         address or port; give a pod behind it ({pods}) and its targetPort ({})",
-        if ports.is_empty() { "none is given".to_owned() } else { ports.join(", ") }
-    )
 }
 
 /// Where clusters take their Services' addresses from.

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use self::hints::Hints;
+use super::out;
 use crate::args::{Expect, ExplainArgs, Output};
 use crate::explain::{EndError, Explain, Family, Judgement, Probe, Protocol};
 
@@ -25,9 +25,8 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn answer(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
-    let (index, services) = objects::read(args)?;
+    let (index, hints) = objects::read(args)?;
     let explain = Explain::new(&index);
-    let hints = Hints::new(services);
     if let Some(file) = &args.probes {
         return probes::run(&explain, &hints, file, args.expect);
     }
@@ -46,6 +45,7 @@ fn answer(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let judgement = explain.judge(&probe);
     sound(&probe, &judgement)?;
     let notes = hints.notes(&probe, &judgement, &explain);
+    let unless = explain.unless(&probe, &judgement);
     match args.output {
         Output::Json => {
             let shown = Shown {
@@ -54,11 +54,12 @@ fn answer(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
                 protocol: probe.protocol.name(),
                 port: probe.port,
                 judgement: &judgement,
+                unless: unless.map(|_| OWN_NODE),
                 notes: &notes,
             };
-            println!("{}", serde_json::to_string_pretty(&shown)?);
+            out::line(serde_json::to_string_pretty(&shown)?)?;
         }
-        Output::Table => print!("{}", text::render(&probe, &judgement, &notes)),
+        Output::Table => out::show(&text::render(&probe, &judgement, unless, &notes))?,
     }
     Ok(match args.expect {
         Some(expect) if expect.allows() != judgement.allowed => {
@@ -94,8 +95,14 @@ struct Shown<'a> {
     port: u16,
     #[serde(flatten)]
     judgement: &'a Judgement<'a>,
+    /// What would turn the verdict round.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unless: Option<&'static str>,
     notes: &'a [String],
 }
+
+/// The address is the pod's own node's.
+const OWN_NODE: &str = "own-node";
 
 /// An explanation that does not fit its verdict must not be believed.
 fn sound(probe: &Probe<'_>, judgement: &Judgement<'_>) -> anyhow::Result<()> {

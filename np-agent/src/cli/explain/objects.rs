@@ -2,17 +2,19 @@
 
 use anyhow::{Context, bail};
 
+use super::hints::Hints;
+use crate::admin;
 use crate::args::ExplainArgs;
 use crate::index::{Index, Touched};
-use crate::model::{Change, Service};
-use crate::source::{Batch, Manifests, remembered};
+use crate::model::{Background, Change};
+use crate::source::{Batch, MEMORY, Manifests, remembered};
 
 /// What a refused manifest costs a run of the agent is its last good version; here there is none,
 /// and a verdict without the policy would be wrong.
-pub fn read(args: &ExplainArgs) -> anyhow::Result<(Index, Vec<Service>)> {
-    let (changes, services) = match &args.manifests {
+pub fn read(args: &ExplainArgs) -> anyhow::Result<(Index, Hints)> {
+    let (changes, background) = match &args.manifests {
         Some(dir) => {
-            let Batch { changes, invalid, ignored: _, background } = Manifests::open(dir)?.load();
+            let Batch { changes, invalid, background, .. } = Manifests::open(dir)?.load();
             for problem in &invalid {
                 eprintln!("{problem}");
             }
@@ -23,11 +25,15 @@ pub fn read(args: &ExplainArgs) -> anyhow::Result<(Index, Vec<Service>)> {
                     dir.display()
                 );
             }
-            (changes, background.services)
+            (changes, background)
         }
         None => {
-            let file = args.run_dir.join("manifests.json");
-            (remembered(&file)?.into_iter().map(Change::Apply).collect(), Vec::new())
+            // Where no agent answers, an agent over manifests has left its objects.
+            let objects = match admin::ask_objects(&args.run_dir) {
+                Some(objects) => objects,
+                None => remembered(&args.run_dir.join(MEMORY))?,
+            };
+            (objects.into_iter().map(Change::Apply).collect(), Background::default())
         }
     };
     let mut index = Index::default();
@@ -40,5 +46,6 @@ pub fn read(args: &ExplainArgs) -> anyhow::Result<(Index, Vec<Service>)> {
         return Err(anyhow::anyhow!("no Pod"))
             .with_context(|| format!("{}: nobody to ask about", place.display()));
     }
-    Ok((index, services))
+    let Background { services, endpoints, .. } = background;
+    Ok((index, Hints::new(services, endpoints)))
 }

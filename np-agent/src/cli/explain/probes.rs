@@ -10,7 +10,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use super::hints::Hints;
-use super::{Asked, BAD_INPUT, sound};
+use super::{Asked, BAD_INPUT, OWN_NODE, sound};
 use crate::args::Expect;
 use crate::explain::{Explain, Judgement, Protocol};
 
@@ -39,6 +39,9 @@ enum Port {
 struct Answer<'a> {
     #[serde(flatten)]
     judgement: &'a Judgement<'a>,
+    /// What would turn the verdict round.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unless: Option<&'static str>,
     /// Only where the verdict is another.
     #[serde(skip_serializing_if = "Option::is_none")]
     expected: Option<Expect>,
@@ -156,7 +159,8 @@ fn answer(
     let judgement = explain.judge(&probe);
     sound(&probe, &judgement)?;
     let expected = line.expect.or(expect).filter(|expected| expected.allows() != judgement.allowed);
-    serde_json::to_writer(output, &Answer { judgement: &judgement, expected })
+    let unless = explain.unless(&probe, &judgement).map(|_| OWN_NODE);
+    serde_json::to_writer(output, &Answer { judgement: &judgement, unless, expected })
         .context("cannot write the answers")?;
     Ok(Ok(expected.is_none()))
 }

@@ -3,13 +3,18 @@
 use std::fmt::Write;
 
 use crate::explain::{
-    End, Judgement, Miss, PeerList, PortList, Probe, Protocol, Side, Standing, Wrong,
+    End, Judgement, Miss, PeerList, PortList, Probe, Protocol, Side, Standing, Unless, Wrong,
 };
 
 /// More rules than this are only counted.
 const MOST: usize = 10;
 
-pub fn render(probe: &Probe<'_>, judgement: &Judgement<'_>, notes: &[String]) -> String {
+pub fn render(
+    probe: &Probe<'_>,
+    judgement: &Judgement<'_>,
+    unless: Option<Unless<'_>>,
+    notes: &[String],
+) -> String {
     let Probe { from, to, protocol, port } = probe;
     let port = match protocol {
         Protocol::Icmp => "ICMP echo".to_owned(),
@@ -20,7 +25,10 @@ pub fn render(probe: &Probe<'_>, judgement: &Judgement<'_>, notes: &[String]) ->
         None => "no pod at either end",
     };
     let verdict = judgement.verdict().to_uppercase();
-    let mut text = format!("{from} -> {to}, {port}: {verdict} ({reason})\n");
+    let unless = unless.map_or(String::new(), |Unless { address, node }| {
+        format!(", unless {address} is node {node}'s own")
+    });
+    let mut text = format!("{from} -> {to}, {port}: {verdict} ({reason}){unless}\n");
     side(&mut text, "Egress", from, to, &judgement.egress);
     side(&mut text, "Ingress", to, from, &judgement.ingress);
     let hops: Vec<String> = judgement

@@ -13,8 +13,10 @@
 //!  1  rules      of new rule sets, and of every class an address is about to get, under the rule
 //!                sets in force and under those to come
 //!  2  addresses  to their classes, longest prefix first
-//!  3  endpoints  addresses and policy words, one store each; further sources; devices
-//!  4  generation so that flows are judged again
+//!  3  endpoints  addresses and policy words, one store each; further sources; devices; what is gone
+//!                is cleared, device first
+//!  4  generation so that flows are judged again, and none of a pod that is gone counts for the next
+//!                one with its id
 //!  5  clean-up   addresses to their plain classes, then what nothing names any more
 //! ```
 //!
@@ -94,7 +96,8 @@ fn new_devices(actual: &Tables, desired: &Tables) -> Vec<Op> {
 fn first(iface: Iface) -> Iface {
     match iface.role() {
         Some(Role::Pod) => Iface::new(iface.ifindex(), Role::Pending, EndpointId::NONE),
-        Some(Role::Pending | Role::Foreign | Role::Uplink | Role::Tunnel) | None => iface,
+        Some(Role::Pending | Role::Foreign | Role::Uplink | Role::Tunnel | Role::Stacked)
+        | None => iface,
     }
 }
 
@@ -138,13 +141,18 @@ fn ordered(
     ops.extend(moves.rules.difference(&actual.rules).copied().map(Op::SetRule));
     ops.extend(moves.addresses());
     endpoints(actual, desired, &mut ops);
+    releases(actual, desired, &mut ops);
 
     let verdict = |tables: &Tables| -> BTreeMap<EndpointId, PolicyWord> {
         tables.endpoints.iter().map(|(id, endpoint)| (*id, endpoint.policy)).collect()
     };
+    let lost = |(id, new): (&EndpointId, &Endpoint)| {
+        actual.endpoints.get(id).is_some_and(|old| loses_address(old, new))
+    };
     let changed = actual.peers != desired.peers
         || actual.rules != desired.rules
-        || verdict(actual) != verdict(desired);
+        || verdict(actual) != verdict(desired)
+        || desired.endpoints.iter().any(lost);
     let generation = actual.config.generation().wrapping_add(u32::from(changed));
     let config = Config::new(generation, desired.config.pending_allowed());
     if config != actual.config {
@@ -155,7 +163,7 @@ fn ordered(
     let held = moves.rules.union(&actual.rules);
     let gone = held.filter(|rule| !desired.rules.contains(rule) && !orphans.contains(rule));
     ops.extend(gone.copied().map(Op::RemoveRule));
-    removals(actual, desired, &mut ops);
+    ops.extend(actual.tunnels.difference(&desired.tunnels).copied().map(Op::RemoveTunnel));
     ops
 }
 
@@ -418,10 +426,15 @@ impl<'a> During<'a> {
 /// New endpoints are complete before a device names them.
 fn endpoints(actual: &Tables, desired: &Tables, ops: &mut Vec<Op>) {
     for (id, endpoint) in &desired.endpoints {
-        let old = actual.endpoints.get(id);
-        // Addresses do not change while the id is in use: what a pod gains later lies in LOCAL.
-        if old.is_none() {
-            ops.push(Op::SetAddrs(*id, endpoint.addrs));
+        let generation = actual.config.generation();
+        // Addresses stay while the id is in use: what a pod gains later is in LOCAL. One that it has
+        // lost can be another's next, so the id starts a new life.
+        let old = actual.endpoints.get(id).filter(|old| !loses_address(old, endpoint));
+        if old.is_none() && actual.endpoints.contains_key(id) {
+            ops.push(Op::SetPolicy(*id, PolicyWord::FREE));
+            ops.push(Op::Bind(*id, endpoint.addrs, generation.wrapping_add(1)));
+        } else if old.is_none() {
+            ops.push(Op::Bind(*id, endpoint.addrs, generation));
         }
         if old.is_none_or(|old| old.policy != endpoint.policy) {
             ops.push(Op::SetPolicy(*id, endpoint.policy));
@@ -441,9 +454,12 @@ fn endpoints(actual: &Tables, desired: &Tables, ops: &mut Vec<Op>) {
     }
 }
 
+fn loses_address(old: &Endpoint, new: &Endpoint) -> bool {
+    old.addrs.iter().any(|addr| !addr.is_unspecified() && !new.addrs.contains(addr))
+}
+
 /// A device lets go of its endpoint before the endpoint is cleared.
-fn removals(actual: &Tables, desired: &Tables, ops: &mut Vec<Op>) {
-    ops.extend(actual.tunnels.difference(&desired.tunnels).copied().map(Op::RemoveTunnel));
+fn releases(actual: &Tables, desired: &Tables, ops: &mut Vec<Op>) {
     let gone = actual.ifaces.keys().filter(|ifindex| !desired.ifaces.contains_key(ifindex));
     ops.extend(gone.copied().map(Op::ClearIface));
     let gone = actual.local.keys().filter(|addr| !desired.local.contains_key(addr));

@@ -40,7 +40,7 @@ fn mk_tables(peers: Vec<(usize, u32)>, words: Vec<(u32, u32)>) -> Tables {
         let id = EndpointId::new(at as u16 + 1);
         let rule_set = |rule_set| (rule_set > 0).then_some(RuleSetId::new(rule_set));
         let policy = PolicyWord::new(rule_set(ingress), rule_set(egress));
-        tables.endpoints.insert(id, Endpoint { addrs: [Addr::UNSPECIFIED; 2], policy });
+        tables.endpoints.insert(id, Endpoint::new([Addr::UNSPECIFIED; 2], policy, 0));
         tables.ifaces.insert(at as u32 + 1, Iface::new(at as u32 + 1, Role::Pod, id));
         for rule_set in [ingress, egress].into_iter().filter(|rule_set| *rule_set > 0) {
             let everyone = content(rule_set, 0);
@@ -244,7 +244,7 @@ fn a_copy_of_the_last_rule_set_has_a_real_id() {
         let mut tables = Tables::default();
         for id in 1..=2 {
             let id = EndpointId::new(id);
-            tables.endpoints.insert(id, Endpoint { addrs: [Addr::UNSPECIFIED; 2], policy });
+            tables.endpoints.insert(id, Endpoint::new([Addr::UNSPECIFIED; 2], policy, 0));
         }
         tables
     };
@@ -253,7 +253,7 @@ fn a_copy_of_the_last_rule_set_has_a_real_id() {
     actual.rules.insert(rule);
     // One keeps the rule set and the other gets rid of it, while an address moves.
     let mut desired = actual.clone();
-    let open = Endpoint { addrs: [Addr::UNSPECIFIED; 2], policy: PolicyWord::OPEN };
+    let open = Endpoint::new([Addr::UNSPECIFIED; 2], PolicyWord::OPEN, 0);
     desired.endpoints.insert(EndpointId::new(2), open);
     desired.peers.insert("10.0.0.0/8".parse().expect("a prefix"), ClassId::new(1));
     let ops = diff(&actual, &desired, &Scope::everything());
