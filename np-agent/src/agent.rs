@@ -25,7 +25,7 @@ use crate::inspector::{Found, Inspected, Inspection, Next};
 use crate::model::{Change, DeviceChange, IfIndex, NodeName, ObjectKey};
 use crate::plan::record::{EndpointRecord, LeftOut, Record};
 use crate::plan::{Op, Tables};
-use crate::reconcile::{Plan, Reconciler};
+use crate::reconcile::Reconciler;
 use crate::source::{Batch, Invalid, Narrowed};
 
 #[derive(Debug)]
@@ -230,14 +230,14 @@ impl Agent {
     }
 
     /// Brings the maps to what objects and devices ask for. Returns what to attach, and after how
-    /// long to try again when a write failed.
+    /// long to take another turn, when a write failed or there is more to do.
     pub fn turn(&mut self) -> (Vec<Request>, Option<Duration>) {
         let before = self.reconciler.placements().clone();
         let plan = self.reconciler.plan();
         self.log_placements(&before);
         self.log_refused_sources();
         self.log_held();
-        let written = self.write_all(&plan);
+        let written = self.write_all(&plan.ops);
         self.withheld &= written.is_err();
         let attach = if self.withheld { Vec::new() } else { self.attachments_wanted() };
         match written {
@@ -245,7 +245,7 @@ impl Agent {
                 self.reconciler.finished();
                 self.failure = None;
                 self.failures = 0;
-                (attach, None)
+                (attach, plan.again.then_some(Duration::ZERO))
             }
             Err(failed) => {
                 error!("{failed:#}");
@@ -257,7 +257,7 @@ impl Agent {
         }
     }
 
-    fn write_all(&mut self, Plan { ops }: &Plan) -> anyhow::Result<()> {
+    fn write_all(&mut self, ops: &[Op]) -> anyhow::Result<()> {
         for op in ops {
             self.write(op)?;
         }

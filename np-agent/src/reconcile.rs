@@ -52,6 +52,8 @@ pub struct Reconciler {
 #[derive(Debug)]
 pub struct Plan {
     pub ops: Vec<Op>,
+    /// Plan again once these are in force: there is more to do that must not be done before.
+    pub again: bool,
 }
 
 impl Reconciler {
@@ -179,7 +181,7 @@ impl Reconciler {
             node: &self.node,
             local: &self.local,
             settings: &self.settings,
-            in_force: &self.actual.endpoints,
+            in_force: &self.actual,
         };
         self.placements = self.bindings.place(&facts);
         self.missing = bind::missing(&self.bindings, &facts);
@@ -196,7 +198,8 @@ impl Reconciler {
         let ids = self.bindings.ids();
         let compiled = self.holding.in_force();
         self.lowered.update(compiled, &changed, &ids, &mut self.desired, &mut self.scope);
-        Plan { ops: plan::within(&self.actual, &self.desired, &self.scope, &self.limits) }
+        let ops = plan::within(&self.actual, &self.desired, &self.scope, &self.limits);
+        Plan { ops, again: self.bindings.wait() }
     }
 
     /// A write was made.

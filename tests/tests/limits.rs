@@ -14,7 +14,7 @@ use np_agent::model::{
     Change, Device, DeviceChange, NodeName, Object, ObjectKey, Pod, PodUid, Policy, PolicyKey,
 };
 use np_agent::plan::{Limits, Op, Scope, Tables, diff, room};
-use np_agent::reconcile::{InForce, Reconciler};
+use np_agent::reconcile::{InForce, Plan, Reconciler};
 use np_common::direction::Direction;
 use np_tests::generate::{Case, Cases, NODES, changes};
 use np_tests::property::{self, Choices};
@@ -233,23 +233,30 @@ impl<'a> World<'a> {
 
     /// Plans and writes until everything is written; writes fail now and then.
     fn turn(&mut self) -> Result<(), Failure> {
-        for op in self.unlimited.plan().ops {
-            self.unlimited.written(&op);
+        loop {
+            let Plan { ops, again } = self.unlimited.plan();
+            ops.iter().for_each(|op| self.unlimited.written(op));
+            self.unlimited.finished();
+            if !again {
+                break;
+            }
         }
-        self.unlimited.finished();
         for attempt in 0.. {
             let before = self.limited.actual().clone();
-            let ops = self.limited.plan().ops;
+            let Plan { ops, again } = self.limited.plan();
             let plain = diff(&before, self.limited.desired(), &Scope::everything());
             self.met.borrow_mut().staged += u64::from(room(&before, &plain, &self.limits).is_err());
             let fail = attempt < 2 && self.choices.below(8) == 0;
             let written = if fail { self.choices.below(ops.len() + 1) } else { ops.len() };
             self.write(ops.get(..written).unwrap_or_default())?;
-            if !fail {
+            if fail {
+                self.met.borrow_mut().failed += 1;
+                self.limited.broken_off();
+            } else if again {
+                self.limited.finished();
+            } else {
                 break;
             }
-            self.met.borrow_mut().failed += 1;
-            self.limited.broken_off();
         }
         self.limited.finished();
         let (actual, desired) = (self.limited.actual(), self.limited.desired());

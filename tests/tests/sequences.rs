@@ -44,6 +44,7 @@ struct Met {
     planned_in_scope: u64,
     sources_set: u64,
     sources_gone: u64,
+    succeeded: u64,
 }
 
 /// One node, and what its agent is told.
@@ -93,6 +94,7 @@ fn a_sequence_of_changes_is_hitless_and_ends_where_a_new_start_would() {
         ("planned in scope", met.planned_in_scope),
         ("sources set", met.sources_set),
         ("sources gone", met.sources_gone),
+        ("succeeded", met.succeeded),
     ] {
         assert!(count >= least, "{what}: only {count}");
     }
@@ -230,7 +232,7 @@ impl<'a> World<'a> {
         self.met.borrow_mut().batches += 1;
         for attempt in 0.. {
             let tuples = self.tuples();
-            let Plan { ops } = self.reconciler.plan();
+            let Plan { ops, again } = self.reconciler.plan();
             prop_assert_eq!(self.reconciler.held().len(), 0);
             let new = verdicts(self.reconciler.desired(), &tuples);
             let mut last = verdicts(self.reconciler.actual(), &tuples);
@@ -262,6 +264,10 @@ impl<'a> World<'a> {
             let config = actual.config;
             let desired = Tables { config, ..desired.clone() };
             prop_assert_eq!(actual.clone().without_births(), desired);
+            if again {
+                self.met.borrow_mut().succeeded += 1;
+                continue;
+            }
             break;
         }
         Ok(())

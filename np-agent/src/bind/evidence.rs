@@ -155,18 +155,19 @@ fn ranks(device: &Device) -> BTreeMap<IpAddr, Rank> {
     ranks
 }
 
-struct Pods<'a> {
+/// Who has an address, among the pods of this node.
+pub(super) struct Pods<'a> {
     index: &'a Index,
     node: &'a NodeName,
 }
 
 impl<'a> Pods<'a> {
-    fn of(facts: &Facts<'a>) -> Self {
+    pub(super) fn of(facts: &Facts<'a>) -> Self {
         Self { index: facts.index, node: facts.node }
     }
 
     /// The pod of this node that an address belongs to.
-    fn owner(&self, addr: IpAddr) -> Option<&'a Arc<Pod>> {
+    pub(super) fn owner(&self, addr: IpAddr) -> Option<&'a Arc<Pod>> {
         self.index.owner(addr).filter(|pod| pod.node.as_ref() == Some(self.node))
     }
 }

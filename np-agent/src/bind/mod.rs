@@ -4,8 +4,9 @@
 //! network namespace that a veth leads into: where one veth of a pod leads, all lead that lead
 //! there. Last an address inside: that is the claim of those inside, and counts only when exactly
 //! one namespace makes it that is not known to be a pod's, and the node has no host route to it. A
-//! binding holds for the life of the device, whatever is claimed later, and across restarts of the
-//! agent. What nothing proves is pending: default-deny. No container is foreign for lack of a proof, only by the user's word.
+//! binding holds for as long as the device or the pod's object is there, whatever is claimed later,
+//! and across restarts of the agent; without the object, another pod may succeed. What nothing proves
+//! is pending: default-deny. No container is foreign for lack of a proof, only by the user's word.
 
 mod door;
 mod evidence;
@@ -13,13 +14,14 @@ mod lower;
 mod missing;
 mod roles;
 mod sources;
+mod succession;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use np_common::endpoint::{Endpoint, EndpointId, Role};
+use np_common::endpoint::{EndpointId, Role};
 
 pub use door::door;
 pub use lower::{lower, tunnels};
@@ -28,8 +30,9 @@ pub use sources::{RefusedSource, granted, refused_sources, sources};
 
 use crate::index::Index;
 use crate::model::{Device, IfIndex, NodeName, Phase, Pod, PodKey, PodUid, SourcePrefixes};
+use crate::plan::Tables;
 use crate::plan::record::EndpointRecord;
-use evidence::{Claim, Evidence, Routed};
+use evidence::{Claim, Evidence, Routed, Routes};
 
 /// What a device is, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +46,7 @@ pub struct Placement {
     pub doubtful: bool,
 }
 
-/// A pod and a device that it is behind, for as long as the device lives. A pod with several
+/// A pod and a device that it is behind. A pod with several
 /// devices has the same id behind each, as long as all lead into one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bound {
@@ -57,9 +60,13 @@ pub struct Bound {
 #[derive(Clone, Debug, Default)]
 pub struct Bindings {
     bound: BTreeMap<IfIndex, Bound>,
-    /// The addresses that were there first behind a device that is not bound. Most were given by
-    /// the node, before anybody inside ran; a sandbox takes them off the device later.
+    /// The addresses that were there first behind a device, when it was not bound. Most were given
+    /// by the node, before anybody inside ran; a sandbox takes them off the device later.
     first_claims: BTreeMap<IfIndex, Vec<IpAddr>>,
+    /// Devices that were bound to a pod which is gone, until the maps do not say so any more.
+    let_go: BTreeMap<IfIndex, String>,
+    /// Pods that had a device and have none any more.
+    left: BTreeMap<PodUid, PodKey>,
     last_id: u16,
 }
 
@@ -85,8 +92,8 @@ pub struct Facts<'a> {
     /// Pods of the node.
     pub local: &'a BTreeSet<PodKey>,
     pub settings: &'a Settings,
-    /// What the kernel's tables hold: these ids are not free.
-    pub in_force: &'a BTreeMap<EndpointId, Endpoint>,
+    /// What the kernel's maps hold.
+    pub in_force: &'a Tables,
 }
 
 impl Bindings {
@@ -139,8 +146,18 @@ impl Bindings {
 
     /// Forgets a device that is gone: its index may come again as another.
     pub fn release(&mut self, ifindex: IfIndex) {
-        self.bound.remove(&ifindex);
         self.first_claims.remove(&ifindex);
+        self.let_go.remove(&ifindex);
+        if let Some(bound) = self.bound.remove(&ifindex)
+            && self.device_of(&bound.pod.uid).is_none()
+        {
+            self.left.insert(bound.pod.uid.clone(), bound.pod.key.clone());
+        }
+    }
+
+    /// Whether devices wait for a plan to be in force before they can be bound.
+    pub fn wait(&self) -> bool {
+        !self.let_go.is_empty()
     }
 
     /// Binds what the evidence now allows, lets go of what is gone, and says what every device is.
@@ -152,14 +169,20 @@ impl Bindings {
                 bound.pod = pod.clone();
             }
         }
+        self.left.retain(|uid, key| index.same_pod(key, uid).is_some());
         self.remember_first_claims(devices);
+        let routes = Evidence::of_routes(facts);
+        self.succeed(facts, &routes);
 
-        let mut placements = self.bind_by_routes(facts);
+        let mut placements = self.bind_by_routes(facts, &routes);
         self.bind_by_claims(facts, &mut placements);
         self.bind_by_namespaces(facts, &mut placements);
         for (ifindex, bound) in &self.bound {
             let placement = || Placement::pod(bound, "bound".to_owned());
             placements.entry(*ifindex).or_insert_with(placement);
+        }
+        for (ifindex, why) in &self.let_go {
+            placements.insert(*ifindex, pending(why.clone()));
         }
         let foreign = Foreign::of(self, facts);
         for device in devices.values().filter(|device| device.peer.is_some()) {
@@ -194,17 +217,25 @@ impl Bindings {
         devices.values().filter(move |device| {
             device.peer.is_some()
                 && !self.bound.contains_key(&device.index)
+                && !self.let_go.contains_key(&device.index)
                 && uplink(device, settings, node).is_none()
         })
     }
 
-    fn bind_by_routes(&mut self, facts: &Facts<'_>) -> BTreeMap<IfIndex, Placement> {
+    fn bind_by_routes(
+        &mut self,
+        facts: &Facts<'_>,
+        routes: &Routes<'_>,
+    ) -> BTreeMap<IfIndex, Placement> {
         let mut placements = BTreeMap::new();
-        let evidence = Evidence::of_routes(facts);
         let open: Vec<&Device> = self.open(facts).collect();
         for device in open {
-            let placement = match evidence.by_route(device) {
+            let placement = match routes.by_route(device) {
                 Routed::Nowhere => continue,
+                Routed::To(pod, addr) if self.has_left(pod) => {
+                    let pod = &pod.key;
+                    pending(format!("host route to {addr}, but pod {pod} has lost its device"))
+                }
                 Routed::To(pod, addr) => {
                     let shared = self.behind_same_namespace(device, facts.devices);
                     let id = shared.filter(|bound| bound.pod.uid == pod.uid).map(|bound| bound.id);
@@ -238,6 +269,10 @@ impl Bindings {
             }
             let placement = match evidence.by_claim(device) {
                 Claim::None => continue,
+                Claim::Alone(pod, addr) if self.has_left(pod) => {
+                    let pod = &pod.key;
+                    pending(format!("claims {addr}, but pod {pod} has lost its device"))
+                }
                 Claim::Alone(pod, addr) => {
                     // The first device of a namespace binds it; the others follow it.
                     if self.behind_same_namespace(device, facts.devices).is_some() {
@@ -317,17 +352,17 @@ impl Bindings {
         let bound = Bound { id, device: device.name.clone(), pod: pod.clone() };
         let placement = Placement::pod(&bound, why);
         self.bound.insert(device.index, bound);
-        self.first_claims.remove(&device.index);
+        self.left.remove(&pod.uid);
         placement
     }
 
     /// Goes round all ids before one is used again: flows may still name an old one. One whose
     /// policy or addresses are still in the kernel's tables is not free either.
-    fn free_id(&mut self, in_force: &BTreeMap<EndpointId, Endpoint>) -> Option<EndpointId> {
+    fn free_id(&mut self, in_force: &Tables) -> Option<EndpointId> {
         let used: BTreeSet<EndpointId> = self.bound.values().map(|bound| bound.id).collect();
         let max = EndpointId::MAX.get();
         let mut ids = (0..max).map(|step| EndpointId::new((self.last_id + step) % max + 1));
-        let id = ids.find(|id| !used.contains(id) && !in_force.contains_key(id))?;
+        let id = ids.find(|id| !used.contains(id) && !in_force.endpoints.contains_key(id))?;
         self.last_id = id.get();
         Some(id)
     }

@@ -2,6 +2,7 @@ mod claims;
 mod foreign;
 mod namespaces;
 mod routes;
+mod succession;
 
 use np_common::addr::Addr;
 use np_common::tunnel::Encapsulation;
@@ -115,7 +116,7 @@ fn with_facts<T>(
         node: &node(),
         local: &local.collect(),
         settings,
-        in_force: &BTreeMap::new(),
+        in_force: &Tables::default(),
     })
 }
 

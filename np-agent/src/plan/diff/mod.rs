@@ -7,7 +7,8 @@
 //! ```text
 //!  0  sources    that pods may no longer send from are taken away
 //!     tunnels    that are new are closed to pods, and the generation rises at once for it
-//!     devices    that are new are default-deny, whatever else cannot be written
+//!     devices    that are new, or no longer their pod's, are default-deny, whatever else cannot be
+//!                written
 //!     copies     of rule sets that one endpoint leaves and another keeps
 //!     orphans    are removed: rules that no packet can meet
 //!  1  rules      of new rule sets, and of every class an address is about to get, under the rule
@@ -50,7 +51,7 @@ pub fn diff(actual: &Tables, desired: &Tables, scope: &Scope) -> Vec<Op> {
         closed.iter().for_each(|op| op.apply(&mut with_closed));
         return closed.into_iter().chain(diff(&with_closed, desired, scope)).collect();
     }
-    let mut ops = new_devices(actual, desired);
+    let mut ops = closed_devices(actual, desired);
     if scope.everything {
         ops.extend(separated(actual, desired, &actual.peers, orphans));
         return ops;
@@ -87,17 +88,27 @@ fn new_tunnels(actual: &Tables, desired: &Tables) -> Vec<Op> {
     ops
 }
 
-fn new_devices(actual: &Tables, desired: &Tables) -> Vec<Op> {
-    let new = desired.ifaces.iter().filter(|(ifindex, _)| !actual.ifaces.contains_key(ifindex));
-    new.map(|(_, iface)| Op::SetIface(first(*iface))).collect()
+fn closed_devices(actual: &Tables, desired: &Tables) -> Vec<Op> {
+    let first = |(ifindex, iface): (&u32, &Iface)| (first(actual, *iface), *ifindex);
+    let firsts = desired.ifaces.iter().map(first);
+    firsts
+        .filter(|(first, ifindex)| actual.ifaces.get(ifindex) != Some(first))
+        .map(|(first, _)| Op::SetIface(first))
+        .collect()
 }
 
-/// What a device is before its endpoint is complete.
-fn first(iface: Iface) -> Iface {
-    match iface.role() {
-        Some(Role::Pod) => Iface::new(iface.ifindex(), Role::Pending, EndpointId::NONE),
-        Some(Role::Pending | Role::Foreign | Role::Uplink | Role::Tunnel | Role::Stacked)
-        | None => iface,
+/// What a device is before its endpoint is complete: what it was, unless it is new or was another
+/// endpoint's.
+fn first(actual: &Tables, iface: Iface) -> Iface {
+    let stays = |old: &&Iface| old.role() != Some(Role::Pod) || old.endpoint() == iface.endpoint();
+    match (actual.ifaces.get(&iface.ifindex()).filter(stays), iface.role()) {
+        (Some(old), _) => *old,
+        (None, Some(Role::Pod)) => Iface::new(iface.ifindex(), Role::Pending, EndpointId::NONE),
+        (
+            None,
+            Some(Role::Pending | Role::Foreign | Role::Uplink | Role::Tunnel | Role::Stacked)
+            | None,
+        ) => iface,
     }
 }
 
@@ -447,11 +458,8 @@ fn endpoints(actual: &Tables, desired: &Tables, ops: &mut Vec<Op>) {
     }
     let sources = desired.sources.difference(&actual.sources);
     ops.extend(sources.map(|(id, prefix)| Op::SetSource(*id, *prefix)));
-    for (ifindex, iface) in &desired.ifaces {
-        if actual.ifaces.get(ifindex).copied().unwrap_or_else(|| first(*iface)) != *iface {
-            ops.push(Op::SetIface(*iface));
-        }
-    }
+    let changed = desired.ifaces.values().filter(|iface| first(actual, **iface) != **iface);
+    ops.extend(changed.copied().map(Op::SetIface));
 }
 
 fn loses_address(old: &Endpoint, new: &Endpoint) -> bool {
