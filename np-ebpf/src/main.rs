@@ -11,39 +11,46 @@ mod skb;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use np_common::decide::decide;
+use np_common::decide;
 use np_common::direction::Hook;
-use np_common::verdict::Action;
+use np_common::verdict::{Action, Verdict};
 
 use crate::maps::KernelMaps;
-use crate::skb::Skb;
+use crate::skb::{Linear, Skb};
 
-#[classifier]
-pub fn from_pod(ctx: TcContext) -> i32 {
-    run(Hook::FromPod, ctx)
+/// The fast path is a function of its own: its memory is free again behind it, and what calls it pays
+/// for few registers.
+macro_rules! programs {
+    ($($name:ident: $hook:expr;)*) => {
+        $(
+            #[classifier]
+            pub fn $name(ctx: TcContext) -> i32 {
+                #[inline(never)]
+                fn fast(skb: &Skb) -> Option<Verdict> {
+                    decide::fast($hook, &KernelMaps, &Linear(skb), &skb.context())
+                }
+                run($hook, &ctx, fast)
+            }
+        )*
+    };
 }
 
-#[classifier]
-pub fn to_pod(ctx: TcContext) -> i32 {
-    run(Hook::ToPod, ctx)
-}
-
-#[classifier]
-pub fn from_uplink(ctx: TcContext) -> i32 {
-    run(Hook::FromUplink, ctx)
-}
-
-#[classifier]
-pub fn to_uplink(ctx: TcContext) -> i32 {
-    run(Hook::ToUplink, ctx)
+programs! {
+    from_pod: Hook::FromPod;
+    to_pod: Hook::ToPod;
+    from_uplink: Hook::FromUplink;
+    to_uplink: Hook::ToUplink;
 }
 
 #[inline(always)]
-fn run(hook: Hook, ctx: TcContext) -> i32 {
-    let skb = Skb::new(&ctx);
-    let verdict = decide(hook, &KernelMaps, &skb, &skb.context());
+fn run(hook: Hook, ctx: &TcContext, fast: fn(&Skb) -> Option<Verdict>) -> i32 {
+    let skb = Skb::new(ctx);
+    let verdict = match fast(&skb) {
+        Some(verdict) => verdict,
+        None => decide::full(hook, &KernelMaps, &skb, &skb.context()),
+    };
     skb.set_tag(verdict.tag);
-    report::report(&ctx, hook, &verdict);
+    report::report(ctx, hook, &verdict);
     match verdict.action() {
         Action::Pass => TC_ACT_UNSPEC,
         Action::Drop => TC_ACT_SHOT,

@@ -1,6 +1,7 @@
 //! The BPF maps, declared by the rows of [`np_common::maps`], and the verdict's view of them.
 
 use core::arch::asm;
+use core::ops::DerefMut;
 use core::ptr;
 
 use aya_ebpf::macros::map;
@@ -137,12 +138,12 @@ impl Maps for KernelMaps {
     }
 
     #[inline(always)]
-    fn with_flow<T>(&self, key: &FlowKey, f: impl FnOnce(&mut Flow) -> T) -> Option<T> {
+    fn flow(&self, key: &FlowKey) -> Option<impl DerefMut<Target = Flow>> {
         let flow = FLOWS.get_ptr_mut(key)?;
         // SAFETY: the element stays readable and writable until the program ends. Another CPU may
         // work on it at the same time: every field is one aligned word, and any mix of two
         // packets' notes is a state that the flow was in.
-        Some(f(unsafe { &mut *flow }))
+        Some(unsafe { &mut *flow })
     }
 
     #[inline(always)]
@@ -153,7 +154,7 @@ impl Maps for KernelMaps {
 
     #[inline(always)]
     fn denied(&self, key: &FlowKey, time: Time) -> bool {
-        // SAFETY: as in `with_flow`.
+        // SAFETY: as in `flow`.
         DENIED.get_ptr_mut(key).is_some_and(|denied| unsafe { &mut *denied }.counts(time))
     }
 

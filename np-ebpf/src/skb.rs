@@ -100,6 +100,24 @@ impl PacketReader for Skb {
     /// In place where it can: every packet pays for this.
     #[inline(always)]
     fn read_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        if let Some(words) = self.words_in_place(offset) {
+            return Some(words);
+        }
+        let mut words = MaybeUninit::<[u32; N]>::uninit();
+        let (to, len) = (words.as_mut_ptr().cast(), size_of_val(&words) as u32);
+        // SAFETY: the context is valid, and the destination holds as much.
+        if unsafe { bpf_skb_load_bytes(self.raw.cast(), offset, to, len) } != 0 {
+            return None;
+        }
+        // SAFETY: the helper wrote all of them.
+        Some(unsafe { words.assume_init() })
+    }
+}
+
+impl Skb {
+    /// Words of the linear part; none where it ends before.
+    #[inline(always)]
+    fn words_in_place<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
         const { assert!(N <= 5, "so many are loaded below") };
         let (data, end) = (field!(self, data) as usize, field!(self, data_end) as usize);
         let start: usize;
@@ -113,30 +131,44 @@ impl PacketReader for Skb {
                 options(pure, nomem, nostack),
             );
         }
-        let mut words = MaybeUninit::<[u32; N]>::uninit();
-        let to = words.as_mut_ptr().cast::<u32>();
-        if start + size_of_val(&words) > end {
-            let len = size_of_val(&words) as u32;
-            // SAFETY: the context is valid, and the destination holds as much.
-            if unsafe { bpf_skb_load_bytes(self.raw.cast(), offset, to.cast(), len) } != 0 {
-                return None;
-            }
-        } else {
-            macro_rules! load {
-                ($($at:literal)*) => {
-                    $(
-                        if $at < N {
-                            // SAFETY: so many words are there and have room.
-                            unsafe { to.add($at).write(word_at::<{ 4 * $at }>(start)) };
-                        }
-                    )*
-                };
-            }
-            // Not a loop: nothing unrolls it.
-            load!(0 1 2 3 4);
+        if start + 4 * N > end {
+            return None;
         }
-        // SAFETY: either way wrote all of them.
-        Some(unsafe { words.assume_init() })
+        let mut words = [0; N];
+        macro_rules! load {
+            ($($at:literal)*) => {
+                $(
+                    if let Some(word) = words.get_mut($at) {
+                        // SAFETY: so many words are there.
+                        *word = unsafe { word_at::<{ 4 * $at }>(start) };
+                    }
+                )*
+            };
+        }
+        // Not a loop: nothing unrolls it.
+        load!(0 1 2 3 4);
+        Some(words)
+    }
+}
+
+/// The linear part of an skb alone: what is not there is as if it were not in the packet. Nothing that
+/// is read from it needs memory.
+pub struct Linear<'a>(pub &'a Skb);
+
+impl PacketReader for Linear<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, _offset: u32) -> Option<[u8; N]> {
+        None
+    }
+
+    #[inline(always)]
+    fn read_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        self.0.words_in_place(offset)
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        self.0.length()
     }
 }
 

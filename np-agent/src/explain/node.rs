@@ -9,6 +9,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::DerefMut;
 
 use np_common::addr::Addr;
 use np_common::config::Config;
@@ -151,8 +152,8 @@ impl Maps for Tabled {
         Simulated::new(&self.tables).unwraps(encapsulation)
     }
 
-    fn with_flow<T>(&self, _: &FlowKey, _: impl FnOnce(&mut Flow) -> T) -> Option<T> {
-        None
+    fn flow(&self, _: &FlowKey) -> Option<impl DerefMut<Target = Flow>> {
+        None::<Box<Flow>>
     }
 
     fn record(&self, _: &FlowKey, _: Flow) {}

@@ -1,8 +1,9 @@
 //! The maps without a kernel: `np_common::decide` runs on [`Tables`].
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::DerefMut;
 
 use ipnet::IpNet;
 use np_common::addr::Addr;
@@ -93,8 +94,8 @@ impl Maps for Simulated<'_> {
         self.tables.tunnels.contains(&encapsulation)
     }
 
-    fn with_flow<T>(&self, key: &FlowKey, f: impl FnOnce(&mut Flow) -> T) -> Option<T> {
-        self.flows.borrow_mut().get_mut(key).map(f)
+    fn flow(&self, key: &FlowKey) -> Option<impl DerefMut<Target = Flow>> {
+        RefMut::filter_map(self.flows.borrow_mut(), |flows| flows.get_mut(key)).ok()
     }
 
     fn record(&self, key: &FlowKey, flow: Flow) {

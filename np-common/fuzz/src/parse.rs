@@ -17,6 +17,11 @@ pub fn check(data: &[u8]) {
     let offset = u32::from(offset);
     let parsed = packet::parse(bytes, ethertype, offset);
     assert_eq!(parsed, packet::parse(bytes, ethertype, offset), "the same twice");
+    if let Some(plain) = packet::plain(bytes, ethertype, offset) {
+        let Ok(Frame::Ip(packet)) = parsed else { panic!("plain and no packet: {plain:?}") };
+        // Which datagram a fragment is of: this is none.
+        assert_eq!(plain, Packet { datagram: 0, ..packet });
+    }
     match parsed {
         Ok(Frame::Ip(packet)) => consistent(bytes, ethertype, offset, &packet),
         Ok(Frame::Arp) => {

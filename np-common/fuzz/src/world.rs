@@ -1,7 +1,8 @@
 //! A node's maps, small enough to be copied for every packet.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::fmt;
+use std::ops::DerefMut;
 
 use np_common::addr::Addr;
 use np_common::config::Config;
@@ -391,9 +392,11 @@ impl Maps for World {
         at.is_some_and(|bit| self.tunnels >> bit & 1 != 0)
     }
 
-    fn with_flow<T>(&self, key: &FlowKey, f: impl FnOnce(&mut Flow) -> T) -> Option<T> {
-        let mut flows = self.flows.borrow_mut();
-        flows.iter_mut().find(|(known, _)| known == key).map(|(_, flow)| f(flow))
+    fn flow(&self, key: &FlowKey) -> Option<impl DerefMut<Target = Flow>> {
+        RefMut::filter_map(self.flows.borrow_mut(), |flows| {
+            flows.iter_mut().find(|(known, _)| known == key).map(|(_, flow)| flow)
+        })
+        .ok()
     }
 
     fn record(&self, key: &FlowKey, flow: Flow) {

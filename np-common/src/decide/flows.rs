@@ -99,20 +99,30 @@ fn reply_to<M: Maps>(
     generation: u32,
     time: Time,
 ) -> Found {
-    let found = maps.with_flow(key, |flow| {
-        if flow.lapsed(time) || begins_anew(flow, packet) {
-            Found::NOTHING
-        } else if flow.destination() != replier {
-            let returned = flow.destination().is_none() && !flow.source().is_none();
-            if returned { Found::of(flow, Known::Returned) } else { Found::NOTHING }
-        } else if flow.generation == generation {
-            follow(flow, packet, Way::Reply, time);
-            Found::of(flow, Known::Current)
-        } else {
-            Found::of(flow, Known::Outdated)
-        }
-    });
+    let found = maps.with_flow(key, |flow| replied(flow, packet, replier, generation, time));
     found.unwrap_or(Found::NOTHING)
+}
+
+/// Whether a flow has the packet, whose reversed tuple is its key, as a reply.
+#[inline(always)]
+pub fn replied(
+    flow: &mut Flow,
+    packet: &Packet,
+    replier: EndpointId,
+    generation: u32,
+    time: Time,
+) -> Found {
+    if flow.lapsed(time) || begins_anew(flow, packet) {
+        Found::NOTHING
+    } else if flow.destination() != replier {
+        let returned = flow.destination().is_none() && !flow.source().is_none();
+        if returned { Found::of(flow, Known::Returned) } else { Found::NOTHING }
+    } else if flow.generation == generation {
+        follow(flow, packet, Way::Reply, time);
+        Found::of(flow, Known::Current)
+    } else {
+        Found::of(flow, Known::Outdated)
+    }
 }
 
 /// The rest of `to_*`: is the packet part of a flow that is still allowed, or may it open one?
@@ -277,9 +287,7 @@ fn forget_dead<M: Maps>(maps: &M, case: &mut Case) {
 fn part_of<M: Maps>(maps: &M, case: &Case) -> Found {
     let Case { packet, source, destination, way, time, generation, .. } = case;
     let found = maps.with_flow(&case.key, |flow| {
-        // After masquerade another pod can come to use the same tuple: the flow is this packet's
-        // only if both ends are.
-        if flow.lapsed(*time) || flow.source() != *source || flow.destination() != *destination {
+        if !is_between(flow, *source, *destination, *time) {
             Found::NOTHING
         } else if flow.generation == *generation {
             follow(flow, packet, *way, *time);
@@ -289,6 +297,13 @@ fn part_of<M: Maps>(maps: &M, case: &Case) -> Found {
         }
     });
     found.unwrap_or(Found::NOTHING)
+}
+
+/// Whether a flow is one of a packet between these ends. After masquerade another pod can come to use
+/// the same tuple: the flow is this packet's only if both ends are.
+#[inline(always)]
+pub fn is_between(flow: &Flow, source: EndpointId, destination: EndpointId, time: Time) -> bool {
+    !flow.lapsed(time) && flow.source() == source && flow.destination() == destination
 }
 
 /// Whether the packet answers a flow, with the reverse of its tuple, that its receiver opened to its
@@ -391,7 +406,7 @@ const fn begins_anew(flow: &Flow, packet: &Packet) -> bool {
 /// Moves a known flow on by one packet. An error is none of its packets: what somebody on the path
 /// says does not keep it alive.
 #[inline(always)]
-const fn follow(flow: &mut Flow, packet: &Packet, way: Way, time: Time) {
+pub const fn follow(flow: &mut Flow, packet: &Packet, way: Way, time: Time) {
     if matches!(packet.kind, Kind::IcmpError) {
         return;
     }

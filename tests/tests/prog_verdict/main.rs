@@ -29,7 +29,7 @@ use np_agent::plan::{PortPrefix, RulePrefix, Scope, Tables, diff};
 use np_common::ABI_VERSION;
 use np_common::addr::Addr;
 use np_common::config::Config;
-use np_common::decide::{Context, decide};
+use np_common::decide::{Context, full};
 use np_common::direction::Hook;
 use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord, Role};
 use np_common::flow::{Flow, FlowKey, State, Time};
@@ -86,7 +86,7 @@ fn the_programs_agree_with_decide_on_the_host() {
                 // the first leaves its mark on the flow.
                 for pass in [Pass::Verdict, Pass::Tag] {
                     let context = case.context(kernel.now());
-                    let expected = decide(case.hook, &simulated, case.frame.as_slice(), &context);
+                    let expected = full(case.hook, &simulated, case.frame.as_slice(), &context);
                     kernel.judge(&case, pass, &expected).with_context(|| {
                         format!(
                             "round {round}, packet {packet}, {pass:?}: {case:x?}\n{:#?}",

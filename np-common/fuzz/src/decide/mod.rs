@@ -95,6 +95,10 @@ fn one_packet(
         "the same verdict, whatever an earlier packet left in a case"
     );
     assert_eq!(&alike, world, "the same state");
+    let full = old.without(|_| false);
+    let slowly = decide::full(hook, &full, bytes.as_slice(), &context);
+    assert_eq!(slowly, verdict, "the fast path says nothing else");
+    assert_eq!(&full, world, "nor does it leave another state");
     let living = old.without(|key| history.is_dead(&old, key, clock));
     assert_eq!(again(&living, &context), verdict, "what is dead counts for nothing");
 
