@@ -47,9 +47,9 @@ fn run() -> Result<()> {
         // What needs one that is not there fails by itself, and says what it lacks.
         let _missing = command("modprobe").arg(module).status().context("starting modprobe")?;
     }
-    let filter = fs::read_to_string("/filter")?;
+    let filters = fs::read_to_string("/filters")?;
     for file in fs::read_to_string("/order")?.lines() {
-        let list = command(file).args(["--list", "--format=terse", filter.as_str()]).output();
+        let list = command(file).args(["--list", "--format=terse"]).args(filters.lines()).output();
         let list = String::from_utf8(list.context("starting a test file")?.stdout)?;
         for test in list.lines().filter_map(|line| line.strip_suffix(": test")) {
             let status = command(file).args(["--exact", test, "--show-output"]).status();

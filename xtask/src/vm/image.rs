@@ -124,15 +124,15 @@ pub fn modules(dir: &Path, kernel: &Installed) -> Result<PathBuf> {
     pack(&root, &archive)
 }
 
-/// What this run is to do: one test file a line, and the filter.
-pub fn order(dir: &Path, tests: &[PathBuf], filter: Option<&str>) -> Result<PathBuf> {
+/// What this run is to do: one test file a line, and one filter a line.
+pub fn order(dir: &Path, tests: &[PathBuf], filters: &[String]) -> Result<PathBuf> {
     let root = fresh(&dir.join("order"))?;
     let mut list = String::new();
     for test in tests {
         list += &format!("/tests/{}\n", file(test));
     }
     fs::write(root.join("order"), list)?;
-    fs::write(root.join("filter"), filter.unwrap_or_default())?;
+    fs::write(root.join("filters"), filters.join("\n"))?;
     pack(&root, &dir.join("order.cpio"))
 }
 

@@ -47,17 +47,17 @@ pub struct Order {
     #[arg(long, value_name = "MINUTES", default_value_t = LIMIT)]
     limit: u64,
 
-    /// Run only tests whose name contains this
+    /// Run only tests whose name contains one of these
     #[arg(last = true)]
-    filter: Option<String>,
+    filters: Vec<String>,
 }
 
 const LIMIT: u64 = 90;
 
 impl Order {
     /// All tiers, of which a filter may leave some tests.
-    pub const fn of(filter: Option<String>) -> Self {
-        Self { tiers: Vec::new(), limit: LIMIT, filter }
+    pub fn of(filter: Option<String>) -> Self {
+        Self { tiers: Vec::new(), limit: LIMIT, filters: filter.into_iter().collect() }
     }
 }
 
@@ -98,7 +98,7 @@ pub fn run(Args { kernels, order }: &Args) -> Result<()> {
 ///
 /// # Errors
 /// If a machine cannot be made. What fails in one, or that it does not come to its end, is a problem told.
-pub fn run_on(kernels: &[Kernel], Order { tiers, limit, filter }: &Order) -> Result<Told> {
+pub fn run_on(kernels: &[Kernel], Order { tiers, limit, filters }: &Order) -> Result<Told> {
     let toolchain = setup::ensure(Needs::Machines)?;
     build_ebpf::build(&build_ebpf::Args::default(), &toolchain)?;
     let workspace = Workspace::read(false)?;
@@ -118,7 +118,7 @@ pub fn run_on(kernels: &[Kernel], Order { tiers, limit, filter }: &Order) -> Res
     let userland = step("packing the tests and their tools", || {
         image::userland(&dir, &workspace.target_dir.join("debug"), &tests)
     })?;
-    let order = image::order(&dir, &tests, filter.as_deref())?;
+    let order = image::order(&dir, &tests, filters)?;
     let mut machines = Vec::new();
     for kernel in kernels {
         let installed = kernel::fetch(*kernel, &dir)?;
