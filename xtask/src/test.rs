@@ -142,9 +142,7 @@ pub fn run_tiers(tiers: &[Tier], filter: Option<&str>) -> Result<Told> {
                 stream(command, &agent, filter).with_context(|| format!("running tier {tier}"))?,
             );
         }
-        if *tier == Tier::Netns {
-            again::run(&mut told, &agent)?;
-        }
+        again::run(&mut told, &agent)?;
         rows.push(Row { tier: *tier, tally: told.tally, took: start.elapsed() });
         all.add(told);
     }
