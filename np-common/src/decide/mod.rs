@@ -540,7 +540,8 @@ const fn network_offset(iface: Iface) -> u32 {
 
 /// Who sent a packet that is about to leave. The tag says it; where it does not, or is lost, the device
 /// by which the packet came does. Its source address never does: that proves nothing but at the
-/// pod's own device.
+/// pod's own device. Where the tag is lost, nobody has proven it there: the address of another pod shows
+/// that the device is no longer that pod's, which the maps do not say while no agent runs.
 #[inline(always)]
 fn sender<M: Maps>(maps: &M, context: &Context, packet: &Packet) -> Sender {
     let tag = context.tag;
@@ -552,7 +553,14 @@ fn sender<M: Maps>(maps: &M, context: &Context, packet: &Packet) -> Sender {
     }
     let iface = maps.iface(context.ingress_ifindex);
     match iface.role() {
-        Some(Role::Pod) => Sender::Pod(iface.endpoint()),
+        Some(Role::Pod) => {
+            let owner = if tag.is_lost() { maps.local(&packet.src) } else { EndpointId::NONE };
+            if owner.is_none() || owner == iface.endpoint() {
+                Sender::Pod(iface.endpoint())
+            } else {
+                Sender::Unknown
+            }
+        }
         Some(Role::Uplink | Role::Tunnel | Role::Foreign) if tag.is_lost() => Sender::Outside,
         // A pod's reply to somebody else: `from_pod` has proven its source, whatever is left of that.
         _ if !tag.is_lost() => match maps.local(&packet.src) {

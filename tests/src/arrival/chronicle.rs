@@ -144,6 +144,11 @@ impl Chronicle {
         self.opened.get(&(host, *flow)).is_some_and(|first| *first <= before)
     }
 
+    /// When a host sent the first packet of this flow.
+    pub fn began(&self, host: HostId, flow: &Flow) -> Option<Time> {
+        self.opened.get(&(host, *flow)).copied()
+    }
+
     /// Hosts off the cluster.
     pub fn outsiders(&self) -> impl Iterator<Item = HostId> {
         let all = self.hosts.iter().enumerate();

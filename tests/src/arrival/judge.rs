@@ -140,6 +140,11 @@ fn finding(chronicle: &Chronicle, frame: &Frame, reason: &str, start: Time) -> S
     );
     if let Some(seen) = Seen::read(&frame.bytes) {
         put(&mut text, format_args!("          {seen}"));
+        let asked = seen.ip.and_then(|ip| chronicle.began(frame.host, &ip.flow.reversed()));
+        match asked {
+            Some(time) => put(&mut text, format_args!("{:9.3} it asked that", at(time))),
+            None => put(&mut text, format_args!("          it has never asked that")),
+        }
     }
     let hex: String = frame.bytes.iter().take(160).map(|byte| format!("{byte:02x}")).collect();
     put(&mut text, format_args!("          {hex} ({} bytes)", frame.bytes.len()));

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use np_agent::dataplane::Mechanism;
 
 use super::host::HostId;
 use super::tap::{SECOND, Time, now};
@@ -89,7 +90,8 @@ impl Story {
             world.running[node]
         ));
         world.wire(id)?;
-        if routed && dice.chance(25) {
+        // An ingress qdisc where the programs would need clsact keeps an agent from ready.
+        if routed && dice.chance(25) && Mechanism::of_kernel()? == Mechanism::Tcx {
             world.limit(id)?;
         }
         if birth != Birth::Usual {

@@ -159,6 +159,29 @@ fn a_lost_tag_leaves_untranslated_replies_and_nothing_else() {
     }
 }
 
+/// While no agent runs, a device can come with the index of a pod's that is gone, and nothing proves
+/// what it sends: it is never another pod, and has no more than the former pod's own egress.
+#[test]
+fn what_comes_by_the_index_of_a_device_that_is_gone_is_no_other_pod() {
+    let tables = tables();
+    for (packet, to, reason) in [
+        (tcp(B, OUT, 9, 80, SYN), UPLINK, Reason::ForgedSource),
+        (tcp(A, OUT, 9, 80, SYN), UPLINK, Reason::Allowed),
+        (tcp(A, OUT, 9, 81, SYN), UPLINK, Reason::EgressDenied),
+        (tcp("10.0.0.77", OUT, 9, 81, SYN), UPLINK, Reason::EgressDenied),
+        (tcp("10.0.0.77", B, 9, 81, SYN), POD_B, Reason::EgressDenied),
+        // It says that it is B to B, and to A.
+        (tcp(B, B, 9, 80, SYN), POD_B, Reason::ForgedSource),
+        (tcp(B, A, 9, 80, SYN), POD_A, Reason::ForgedSource),
+    ] {
+        let maps = Simulated::new(&tables);
+        let hook = if to == UPLINK { ToUplink } else { ToPod };
+        // The index that was A's.
+        let at = At(hook, to, POD_A, NONE);
+        assert_eq!(verdict(&maps, at, &packet).reason, reason, "{packet:?}");
+    }
+}
+
 /// Fragments of IPv6 that the node makes of what it forwards lose the device by which they came:
 /// without a tag they are the node's own only if a socket of the node sent them.
 #[test]

@@ -78,8 +78,7 @@ fn listen(pod: &Namespace) -> UdpSocket {
 
 #[test]
 fn a_new_device_is_closed_at_once_however_busy_the_agent_is() {
-    let row =
-        matrix::row("Life", "a new device while the agent compiles a policy that is too large");
+    let row = matrix::row("Life", "a new device while the agent reads ten thousand pods");
     let mut world = World::new(CLIENT);
     keep_busy(&mut world);
     let pins = world.agent().pin_dir().to_owned();

@@ -127,7 +127,9 @@ fn a_reply_to_one_pod_opens_no_node_port_of_another() -> Result<()> {
         quiet.call("iptables -I OUTPUT -p tcp --tcp-flags RST RST -j DROP")?;
         let m = field.marker();
         let segment = segment(attacker, internet, (30080, 80), 1, SYN, &m);
-        field.send("attacker", &[ip_packet(segment.bytes())])?;
+        let began = arrives(&field, "attacker", "internet", segment, &m, true)?;
+        field.expect("the attacker's SYN", began, began);
+        // Its answer is on its way.
         thread::sleep(SILENT);
         conntrack_forgets(&inside, "sport=30080")?;
         let to = SocketAddr::new(node(), 30080);

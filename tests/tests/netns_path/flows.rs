@@ -2,7 +2,7 @@
 //! they did.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -189,15 +189,15 @@ fn connections_older_than_the_agent_go_on_where_they_are_allowed() -> Result<()>
 }
 
 /// What a server says on a connection that no rule allows, before any packet of the client was judged,
-/// does not make the client's packets replies.
+/// does not make the client's packets replies, whatever the server's port is.
 #[test]
 fn a_server_that_speaks_first_opens_nothing_for_its_denied_client() -> Result<()> {
     let row =
         matrix::row("Flows", "a denied connection older than the agent, and the server speaks");
-    for policed in [false, true] {
+    for (port, policed) in [(9555, false), (9555, true), (50_051, false), (50_051, true)] {
         let mut world = World::new()?;
         // Nobody else listens there, so nothing is said before it should be.
-        let to = SocketAddr::new(world.address("far", Family::V4)?, 9555);
+        let to = SocketAddr::new(world.address("far", Family::V4)?, port);
         let listener = world
             .cluster
             .namespace("far")?
@@ -214,7 +214,42 @@ fn a_server_that_speaks_first_opens_nothing_for_its_denied_client() -> Result<()
         server.write_all(b"banner")?;
         client.read_exact(&mut heard).context("the server may say what it likes")?;
         client.write_all(b"attack")?;
-        ensure!(server.read_exact(&mut heard).is_err() == policed, "policed: {policed}");
+        ensure!(server.read_exact(&mut heard).is_err() == policed, "{port}, policed: {policed}");
+    }
+    row.holds();
+    Ok(())
+}
+
+/// The same of datagrams. Where no port shows which side began, the client has tried since.
+#[test]
+fn a_datagram_of_a_server_opens_nothing_for_its_denied_client() -> Result<()> {
+    let row = matrix::row("Flows", "a denied client of datagrams, and the server sends one");
+    for (port, policed) in [(9555, false), (9555, true), (50_051, false), (50_051, true)] {
+        let mut world = World::new()?;
+        let to = SocketAddr::new(world.address("far", Family::V4)?, port);
+        let bound = |namespace: &Namespace, port: u16| {
+            let socket = namespace.run(|| Ok(UdpSocket::bind(("0.0.0.0", port))?))?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            anyhow::Ok(socket)
+        };
+        let server = bound(world.cluster.namespace("far")?, port)?;
+        let client = bound(world.cluster.namespace("internet")?, 40_000)?;
+        let mut heard = [0; 6];
+        client.send_to(b"before", to)?;
+        let (_, from) = server.recv_from(&mut heard).context("nobody is policed yet")?;
+        if policed {
+            world.police_by(&ingress_only(), Family::V4)?;
+        }
+        if port > 32_768 {
+            client.send_to(b"attack", to)?;
+            ensure!(server.recv_from(&mut heard).is_err() == policed, "{port}: {policed}");
+        }
+        for _ in 0..2 {
+            server.send_to(b"banner", from)?;
+            client.recv_from(&mut heard).context("the server may say what it likes")?;
+            client.send_to(b"attack", to)?;
+            ensure!(server.recv_from(&mut heard).is_err() == policed, "{port}: {policed}");
+        }
     }
     row.holds();
     Ok(())

@@ -13,6 +13,24 @@ fn claims_of_namespaces_that_are_known_contest_nothing() {
     assert_eq!(pods_of(&placed), [(7, Some("uid-hostile")), (8, Some("uid-new"))]);
 }
 
+/// A pod with two addresses, both of which its neighbour took in advance.
+#[test]
+fn claims_in_both_families_keep_nobody_out() {
+    let with_both = |name, addrs: [&str; 2]| {
+        let addresses = addrs.map(|text| text.parse().expect("an address")).into();
+        Pod { addresses, ..mk_pod(name, addrs[0]) }
+    };
+    let hostile = with_both("hostile", ["10.0.0.1", "fd00::1"]);
+    let new = with_both("new", ["10.0.0.2", "fd00::2"]);
+    let mut bindings = Bindings::default();
+    let before = mk_index(std::slice::from_ref(&hostile), &[]);
+    place(&mut bindings, &[mk_veth(7, &["10.0.0.1", "fd00::1"])], &before);
+    let taken = mk_veth(7, &["10.0.0.1", "fd00::1", "10.0.0.2", "fd00::2"]);
+    let devices = [taken, mk_veth(8, &["10.0.0.2", "fd00::2"])];
+    let placed = place(&mut bindings, &devices, &mk_index(&[hostile, new], &[]));
+    assert_eq!(pods_of(&placed), [(7, Some("uid-hostile")), (8, Some("uid-new"))]);
+}
+
 #[test]
 fn a_pod_that_two_namespaces_claim_is_behind_neither() {
     let mut pod = mk_pod("a", "10.0.0.1");

@@ -152,7 +152,12 @@ impl Case<'_> {
                 (_, owner) => Sender::Pod(owner),
             },
             Carried::Lost => match by.role() {
-                Some(Role::Pod) => Sender::Pod(by.endpoint()),
+                Some(Role::Pod) => match self.old.local(&packet.src) {
+                    owner if owner.is_none() || owner == by.endpoint() => {
+                        Sender::Pod(by.endpoint())
+                    }
+                    _ => Sender::Unknown,
+                },
                 Some(Role::Uplink | Role::Tunnel | Role::Foreign) => Sender::Outside,
                 Some(Role::Pending | Role::Stacked) | None => Sender::Unknown,
             },
