@@ -184,10 +184,18 @@ impl Story {
 
     /// A stranger's program comes, or goes again.
     fn stranger(&mut self, world: &mut World, dice: &mut Dice<'_>) -> Result<()> {
+        let mechanism = Mechanism::of_kernel()?;
         if let Some(neighbour) = self.neighbour.take() {
             world.tell(format!("the stranger at {} goes", neighbour.device));
             if neighbour.link.is_none() {
-                neighbour.inside.call(&format!("tc qdisc del dev {} clsact", neighbour.device))?;
+                let Neighbour { device, inside, .. } = &neighbour;
+                match mechanism {
+                    Mechanism::Tcx => inside.call(&format!("tc qdisc del dev {device} clsact"))?,
+                    // The qdisc is the agent's.
+                    Mechanism::Clsact => {
+                        inside.call(&format!("tc filter del dev {device} ingress pref 50"))?
+                    }
+                };
             }
             drop(neighbour);
             if let Some((_, end)) = world.stage.chronicle().visits.last_mut() {
@@ -211,28 +219,30 @@ impl Story {
         world.stage.chronicle().visits.push((now(), None));
         world.excused = Time::MAX;
         world.figures.neighbours += 1;
-        let link = match what {
-            0 => {
-                let pin = world.agents.pins().join("stranger");
-                let program = bpf::load("stranger", &bpf::returns(0))?;
-                bpf::pin(&program, &pin)?;
-                inside.call(&format!("tc qdisc add dev {device} clsact"))?;
-                let filtered = bpf::filter(&inside, &device, TcSide::Ingress, 50, &pin);
-                std::fs::remove_file(&pin).context("unpin the stranger's program")?;
-                filtered?;
-                None
-            }
-            2 => {
-                let class = 1 + dice.below(14);
-                inside.call(&format!("tc qdisc add dev {device} clsact"))?;
+        if mechanism == Mechanism::Tcx && matches!(what, 0 | 2) {
+            inside.call(&format!("tc qdisc add dev {device} clsact"))?;
+        }
+        let class = 1 + dice.below(14);
+        let link = match (what, mechanism) {
+            (2, _) => {
                 inside.call(&format!(
                     "tc filter add dev {device} ingress protocol all pref 50 u32 match u32 0 0 \
                      flowid :{class:x}"
                 ))?;
                 None
             }
-            verdict => {
-                let verdict = if verdict == 1 { 0 } else { -1 };
+            (0, _) | (_, Mechanism::Clsact) => {
+                let verdict = if what == 3 { -1 } else { 0 };
+                let pin = world.agents.pins().join("stranger");
+                let program = bpf::load("stranger", &bpf::returns(verdict))?;
+                bpf::pin(&program, &pin)?;
+                let filtered = bpf::filter(&inside, &device, TcSide::Ingress, 50, &pin);
+                std::fs::remove_file(&pin).context("unpin the stranger's program")?;
+                filtered?;
+                None
+            }
+            (_, Mechanism::Tcx) => {
+                let verdict = if what == 1 { 0 } else { -1 };
                 let program = bpf::load("stranger", &bpf::returns(verdict))?;
                 let ifindex = inside.run(|| Ok(nix::net::if_::if_nametoindex(device.as_str())?))?;
                 Some(
