@@ -171,11 +171,12 @@ impl Bindings {
         }
         self.left.retain(|uid, key| index.same_pod(key, uid).is_some());
         self.remember_first_claims(devices);
-        let routes = Evidence::of_routes(facts);
-        self.succeed(facts, &routes);
+        self.free_let_go(facts);
 
+        let routes = Evidence::of_routes(facts);
         let mut placements = self.bind_by_routes(facts, &routes);
         self.bind_by_claims(facts, &mut placements);
+        self.succeed(facts, &routes);
         self.bind_by_namespaces(facts, &mut placements);
         for (ifindex, bound) in &self.bound {
             let placement = || Placement::pod(bound, "bound".to_owned());

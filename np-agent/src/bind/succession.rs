@@ -15,14 +15,18 @@ use super::{Bindings, Bound, Facts};
 use crate::model::{Device, IfIndex, Pod};
 
 impl Bindings {
-    /// Drops the bindings that another pod is to succeed to.
-    pub(super) fn succeed(&mut self, facts: &Facts<'_>, routes: &Routes<'_>) {
-        let Facts { devices, index, in_force, .. } = *facts;
+    /// Frees the devices that the maps do not give to their former pods any more.
+    pub(super) fn free_let_go(&mut self, facts: &Facts<'_>) {
         self.let_go.retain(|ifindex, _| {
-            let iface = in_force.ifaces.get(&ifindex.0);
-            devices.contains_key(ifindex)
+            let iface = facts.in_force.ifaces.get(&ifindex.0);
+            facts.devices.contains_key(ifindex)
                 && iface.is_some_and(|iface| iface.role() == Some(Role::Pod))
         });
+    }
+
+    /// Drops the bindings that another pod is to succeed to: one that no other device is found to be of.
+    pub(super) fn succeed(&mut self, facts: &Facts<'_>, routes: &Routes<'_>) {
+        let Facts { devices, index, .. } = *facts;
         let let_go: BTreeMap<IfIndex, String> = self
             .bound
             .iter()

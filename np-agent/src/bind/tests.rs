@@ -1,5 +1,6 @@
 mod claims;
 mod foreign;
+mod ids;
 mod namespaces;
 mod routes;
 mod succession;

@@ -144,9 +144,12 @@ impl Chronicle {
         self.opened.get(&(host, *flow)).is_some_and(|first| *first <= before)
     }
 
-    /// When a host sent the first packet of this flow.
-    pub fn began(&self, host: HostId, flow: &Flow) -> Option<Time> {
-        self.opened.get(&(host, *flow)).copied()
+    /// What a host has asked, and when first, the latest first.
+    pub fn asked_by(&self, host: HostId) -> Vec<(Time, Flow)> {
+        let all = self.opened.iter().filter(|((by, _), _)| *by == host);
+        let mut all: Vec<(Time, Flow)> = all.map(|((_, flow), first)| (*first, *flow)).collect();
+        all.sort_unstable_by_key(|(first, _)| std::cmp::Reverse(*first));
+        all
     }
 
     /// Hosts off the cluster.

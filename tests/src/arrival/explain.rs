@@ -131,15 +131,11 @@ fn marked(
     Err(refused)
 }
 
-/// A node tells a pod of its own what became of that pod's packet. A bridge takes it to whoever has
-/// claimed that pod's hardware address since: it is the node's, whoever gets it.
+/// A node tells a pod of its own what became of a packet that bore that pod's address. A bridge takes it
+/// to whoever has claimed that pod's hardware address since: it is the node's, whoever gets it.
 fn is_the_nodes_error(chronicle: &Chronicle, receiver: &Host, ip: &Ip, sent: &Sent) -> bool {
-    let author = chronicle.host(sent.author);
-    let neighbours = author.kind == Kind::Pod && author.node == receiver.node;
     matches!((sent.flow, ip.form), (Some(flow), Form::Error(Some(quoted)))
-        if neighbours
-            && quoted == flow
-            && author.has(flow.src)
+        if quoted == flow
             && ip.flow.dst == flow.src
             && chronicle.can_be_the_nodes(ip.flow.src, receiver.node))
 }

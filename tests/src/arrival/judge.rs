@@ -140,10 +140,15 @@ fn finding(chronicle: &Chronicle, frame: &Frame, reason: &str, start: Time) -> S
     );
     if let Some(seen) = Seen::read(&frame.bytes) {
         put(&mut text, format_args!("          {seen}"));
-        let asked = seen.ip.and_then(|ip| chronicle.began(frame.host, &ip.flow.reversed()));
-        match asked {
-            Some(time) => put(&mut text, format_args!("{:9.3} it asked that", at(time))),
+        let asked = chronicle.asked_by(frame.host);
+        let reversed = seen.ip.map(|ip| ip.flow.reversed());
+        match asked.iter().find(|(_, flow)| Some(*flow) == reversed) {
+            Some((first, _)) => put(&mut text, format_args!("{:9.3} it asked that", at(*first))),
             None => put(&mut text, format_args!("          it has never asked that")),
+        }
+        put(&mut text, format_args!("what it has asked, {} times, the latest:", asked.len()));
+        for (first, flow) in asked.iter().take(SENDINGS) {
+            put(&mut text, format_args!("{:9.3} {flow}", at(*first)));
         }
     }
     let hex: String = frame.bytes.iter().take(160).map(|byte| format!("{byte:02x}")).collect();

@@ -33,6 +33,15 @@ fn a_device_by_which_several_pods_are_reached_is_none_of_theirs() {
     assert!(placed[&7].why.contains("default/b"), "{}", placed[&7].why);
 }
 
+#[test]
+fn a_pod_has_a_route_for_each_of_its_addresses() {
+    let addresses = ["10.0.0.1", "fd00::1"].map(|text| text.parse().expect("an address"));
+    let pod = Pod { addresses: addresses.into(), ..mk_pod("a", "10.0.0.1") };
+    let devices = [mk_routed(7, &["10.0.0.1", "fd00::1"])];
+    let placed = place(&mut Bindings::default(), &devices, &mk_index(&[pod], &[]));
+    assert_eq!(pods_of(&placed), [(7, Some("uid-a"))]);
+}
+
 /// The API may show later whose it is. Until then, nobody inside can be somebody else.
 #[test]
 fn what_is_behind_a_route_is_not_what_it_says_inside() {

@@ -155,3 +155,58 @@ fn a_pod_that_stays_gets_its_next_device() {
         node.plan(&[mk_veth(8, &["10.0.0.1"])], &mk_index(&[going(mk_pod("a", "10.0.0.1"))], &[]));
     assert_eq!(pods_of(&placed), [(8, Some("uid-a"))]);
 }
+
+/// A sandbox that was replaced: what the pod had before is not where its next device leads.
+#[test]
+fn devices_in_other_namespaces_do_not_go_with_it() {
+    let mut node = Node::new();
+    let devices = [mk_routed(7, &["10.0.0.1"]), mk_routed(8, &["10.0.0.3"])];
+    let addresses = ["10.0.0.1", "10.0.0.3"].map(|text| text.parse().expect("an address"));
+    let pod = Pod { addresses: addresses.into(), ..mk_pod("a", "10.0.0.1") };
+    let placed = node.plan(&devices, &mk_index(&[pod], &[]));
+    assert_eq!(pods_of(&placed), [(7, Some("uid-a")), (8, Some("uid-a"))]);
+    let placed = node.plan(&devices, &mk_index(&[mk_pod("b", "10.0.0.1")], &[]));
+    assert_eq!(pods_of(&placed), [(7, None), (8, Some("uid-a"))]);
+}
+
+/// The addresses that were there first count only where the node has no route, and for one pod.
+#[test]
+fn first_addresses_name_one_pod_and_only_where_the_node_says_nothing() {
+    let with = |name, addrs: &[&str]| {
+        let addresses = addrs.iter().map(|text| text.parse().expect("an address")).collect();
+        Pod { addresses, ..mk_pod(name, addrs[0]) }
+    };
+    let (b, both) = (mk_pod("b", "10.0.0.1"), with("b", &["10.0.0.1", "fd00::1"]));
+    let c = mk_pod("c", "10.0.0.3");
+    let first: &[&str] = &["10.0.0.1", "10.0.0.3", "fd00::1"];
+    let routed = |to| Device { host_routes: mk_routed(7, to).host_routes, ..mk_veth(7, first) };
+    for (device, after, expected) in [
+        (mk_veth(7, first), vec![b.clone()], Some("uid-b")),
+        (mk_veth(7, first), vec![both.clone()], Some("uid-b")),
+        (mk_veth(7, first), vec![b.clone(), c], Some("uid-a")),
+        (routed(&["10.0.0.99"]), vec![b], Some("uid-a")),
+        (routed(&["fd00::1"]), vec![both], Some("uid-b")),
+    ] {
+        let mut node = Node::new();
+        node.plan(&[mk_veth(7, first)], &mk_index(&[mk_pod("a", "10.0.0.1")], &[]));
+        let after = mk_index(&after, &[]);
+        node.plan(std::slice::from_ref(&device), &after);
+        let placed = node.plan(std::slice::from_ref(&device), &after);
+        assert_eq!(pods_of(&placed), [(7, expected)], "{:?}", device.host_routes);
+    }
+}
+
+#[test]
+fn a_pod_that_has_a_device_does_not_get_another_ones() {
+    let mut node = Node::new();
+    let addresses = ["10.0.0.1", "fd00::2"].map(|text| text.parse().expect("an address"));
+    let b = Pod { addresses: addresses.into(), ..mk_pod("b", "10.0.0.1") };
+    let first = mk_veth(7, &["10.0.0.1"]);
+    let before = mk_index(&[mk_pod("a", "10.0.0.1")], &[]);
+    node.plan(std::slice::from_ref(&first), &before);
+    let devices = [first, mk_routed(8, &["fd00::2"])];
+    for _ in 0..2 {
+        let placed = node.plan(&devices, &mk_index(std::slice::from_ref(&b), &[]));
+        assert_eq!(pods_of(&placed), [(7, Some("uid-a")), (8, Some("uid-b"))]);
+    }
+}
