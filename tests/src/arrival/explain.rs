@@ -16,7 +16,7 @@ use std::net::IpAddr;
 
 use super::chronicle::{Chronicle, Sent};
 use super::gates::{Case, Emitter};
-use super::host::{Host, Kind};
+use super::host::Kind;
 use super::mark::Mark;
 use super::seen::{Flow, Form, ICMPV6, Ip, Seen};
 use super::tap::{Frame, SECOND};
@@ -97,7 +97,7 @@ fn marked(
         return Ok(Why::Own);
     }
     if carried.iter().all(|one| one.host == sent.author)
-        && is_the_nodes_error(chronicle, receiver, &ip, sent)
+        && is_the_nodes_error(chronicle, frame, ip, sent)
     {
         return Ok(Why::OwnNode);
     }
@@ -131,13 +131,22 @@ fn marked(
     Err(refused)
 }
 
-/// A node tells a pod of its own what became of a packet that bore that pod's address. A bridge takes it
-/// to whoever has claimed that pod's hardware address since: it is the node's, whoever gets it.
-fn is_the_nodes_error(chronicle: &Chronicle, receiver: &Host, ip: &Ip, sent: &Sent) -> bool {
-    matches!((sent.flow, ip.form), (Some(flow), Form::Error(Some(quoted)))
-        if quoted == flow
-            && ip.flow.dst == flow.src
-            && chronicle.can_be_the_nodes(ip.flow.src, receiver.node))
+/// A node tells a pod of its own what became of that pod's packet, or of one that somebody outside has
+/// sent in the name of a pod that nobody isolates. A bridge takes it to whoever has claimed that pod's
+/// hardware address since: it is the node's, whoever gets it.
+fn is_the_nodes_error(chronicle: &Chronicle, frame: &Frame, ip: Ip, sent: &Sent) -> bool {
+    let (Some(flow), Form::Error(Some(quoted))) = (sent.flow, ip.form) else { return false };
+    let (receiver, author) = (chronicle.host(frame.host), chronicle.host(sent.author));
+    let own = author.kind == Kind::Pod && author.node == receiver.node && author.has(flow.src);
+    let open = |host| {
+        let frame = Frame { host, ..frame.clone() };
+        Case::new(chronicle, &frame, ip, None, None).is_open()
+    };
+    let mut owners = chronicle.owners(flow.src, frame.time);
+    quoted == flow
+        && ip.flow.dst == flow.src
+        && chronicle.can_be_the_nodes(ip.flow.src, receiver.node)
+        && (own || author.kind == Kind::Outside && owners.all(|(id, _)| open(id)))
 }
 
 /// What no kernel but a neighbour's can have sent, without a mark.

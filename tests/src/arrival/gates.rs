@@ -152,7 +152,7 @@ impl<'a> Case<'a> {
     }
 
     /// Whether no policy isolates the receiver.
-    fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         let (me, src) = (self.receiver, self.ip.flow.src);
         self.any_version(me.node, self.time, |version| {
             let dst = End::pod(me.key(), me.like(src));

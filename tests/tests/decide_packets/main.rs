@@ -3,6 +3,7 @@
 
 mod began;
 mod errors;
+mod fast;
 mod flows;
 mod forwarding;
 mod fragments;

@@ -324,7 +324,10 @@ fn the_nodes_error_about_a_pods_own_packet_is_the_nodes_at_any_of_its_ports() {
     let internet = little.address("internet");
     assert!(little.arrives("closed", &error(internet, &own)).is_err());
     assert!(little.arrives("closed", &error(little.address("node-2"), &own)).is_err());
+    // Nobody isolates this pod, so what is sent in its name from outside is not dropped.
     let forged = little.send("internet", open, gone.into(), (80, 30080));
+    assert_eq!(little.arrives("closed", &error(gateway, &forged)), Ok(Why::OwnNode));
+    let forged = little.send("internet", closed, gone.into(), (80, 30080));
     assert!(little.arrives("closed", &error(gateway, &forged)).is_err());
     let forged = little.send("jailed", closed, gone.into(), (80, 30080));
     assert!(little.arrives("closed", &error(gateway, &forged)).is_err());
