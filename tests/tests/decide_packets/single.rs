@@ -229,6 +229,9 @@ fn what_is_no_ip_packet_has_a_reason_at_each_hook() {
         (FROM_A, ARP, &own_arp[..], Reason::Arp),
         (FROM_A, VLAN, &ip, Reason::Ethertype),
         (FROM_A, 0x0800, cut, Reason::Malformed),
+        // What is no IP of a container that is not a pod is not np-agent's business.
+        (At(FromPod, FOREIGN, FOREIGN, NONE), ARP, &ip, Reason::Foreign),
+        (At(FromPod, FOREIGN, FOREIGN, NONE), VLAN, &ip, Reason::Foreign),
         (A_TO_B, ARP, &own_arp, Reason::Arp),
         (A_TO_B, ARP, &ip, Reason::Malformed),
         (A_TO_B, VLAN, &ip, Reason::Ethertype),

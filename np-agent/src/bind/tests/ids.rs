@@ -28,11 +28,7 @@ fn ids_go_on_after_an_earlier_runs_last_and_skip_those_in_force() {
     let mut bindings = Bindings::default();
     bindings.resume_after(EndpointId::MAX.get() - 1);
     let mut in_force = Tables::default();
-    // The last one there is, and the first.
-    for id in [EndpointId::MAX, EndpointId::new(1)] {
-        let free = Endpoint::new([Addr::UNSPECIFIED; 2], np_common::endpoint::PolicyWord::FREE, 0);
-        in_force.endpoints.insert(id, free);
-    }
+    in_force.endpoints.insert(EndpointId::new(1), Endpoint::FREE);
     let devices = [mk_routed(7, &["10.0.0.1"]), mk_routed(8, &["10.0.0.2"])];
     let devices = devices.into_iter().map(|device| (device.index, device)).collect();
     let settings = Settings::default();
@@ -40,11 +36,12 @@ fn ids_go_on_after_an_earlier_runs_last_and_skip_those_in_force() {
         bindings.place(&Facts { in_force: &in_force, ..*facts })
     });
     let ids: Vec<u16> = placed.values().map(|placement| placement.endpoint.get()).collect();
-    assert_eq!(ids, [2, 3]);
-    assert_eq!(bindings.last_id(), 3);
+    assert_eq!(ids, [EndpointId::MAX.get(), 2], "round all ids, and not the first");
+    assert_eq!(bindings.last_id(), 2);
     let names: Vec<(u16, PodUid)> =
         bindings.ids().into_iter().map(|(id, uid)| (id.get(), uid)).collect();
-    assert_eq!(names, [(2, PodUid("uid-a".into())), (3, PodUid("uid-b".into()))]);
+    let [a, b] = ["uid-a", "uid-b"].map(|uid| PodUid(uid.into()));
+    assert_eq!(names, [(2, b), (EndpointId::MAX.get(), a)]);
 }
 
 #[test]
