@@ -210,3 +210,17 @@ fn a_pod_that_has_a_device_does_not_get_another_ones() {
         assert_eq!(pods_of(&placed), [(7, Some("uid-a")), (8, Some("uid-b"))]);
     }
 }
+
+/// Two pods that are gone had the address one after the other, and both their devices are still there.
+#[test]
+fn an_address_that_was_first_behind_two_devices_names_neither() {
+    let mut node = Node::new();
+    let devices = [7, 9].map(|ifindex| mk_veth(ifindex, &["10.0.0.1"]));
+    node.plan(&devices[..1], &mk_index(&[mk_pod("a", "10.0.0.1")], &[]));
+    let placed = node.plan(&devices, &mk_index(&[mk_pod("c", "10.0.0.1")], &[]));
+    assert_eq!(pods_of(&placed), [(7, Some("uid-a")), (9, Some("uid-c"))]);
+    for _ in 0..2 {
+        let placed = node.plan(&devices, &mk_index(&[mk_pod("b", "10.0.0.1")], &[]));
+        assert_eq!(pods_of(&placed), [(7, Some("uid-a")), (9, Some("uid-c"))]);
+    }
+}
