@@ -97,7 +97,7 @@ fn marked(
         return Ok(Why::Own);
     }
     if carried.iter().all(|one| one.host == sent.author)
-        && is_the_nodes_error(chronicle, frame, ip, sent)
+        && is_the_nodes_answer(chronicle, frame, ip, sent)
     {
         return Ok(Why::OwnNode);
     }
@@ -131,11 +131,16 @@ fn marked(
     Err(refused)
 }
 
-/// A node tells a pod of its own what became of that pod's packet, or of one that somebody outside has
-/// sent in the name of a pod that nobody isolates. A bridge takes it to whoever has claimed that pod's
-/// hardware address since: it is the node's, whoever gets it.
-fn is_the_nodes_error(chronicle: &Chronicle, frame: &Frame, ip: Ip, sent: &Sent) -> bool {
-    let (Some(flow), Form::Error(Some(quoted))) = (sent.flow, ip.form) else { return false };
+/// A node answers a pod of its own, or tells it what became of its packet; or so it answers what somebody
+/// outside has sent in the name of a pod that nobody isolates. A bridge takes it to whoever has claimed
+/// that pod's hardware address since: it is the node's, whoever gets it.
+fn is_the_nodes_answer(chronicle: &Chronicle, frame: &Frame, ip: Ip, sent: &Sent) -> bool {
+    let Some(flow) = sent.flow else { return false };
+    let answers = match ip.form {
+        Form::Error(Some(quoted)) => quoted == flow,
+        Form::EchoReply => ip.flow.reversed() == flow,
+        _ => false,
+    };
     let (receiver, author) = (chronicle.host(frame.host), chronicle.host(sent.author));
     let own = author.kind == Kind::Pod && author.node == receiver.node && author.has(flow.src);
     let open = |host| {
@@ -143,7 +148,7 @@ fn is_the_nodes_error(chronicle: &Chronicle, frame: &Frame, ip: Ip, sent: &Sent)
         Case::new(chronicle, &frame, ip, None, None).is_open()
     };
     let mut owners = chronicle.owners(flow.src, frame.time);
-    quoted == flow
+    answers
         && ip.flow.dst == flow.src
         && chronicle.can_be_the_nodes(ip.flow.src, receiver.node)
         && (own || author.kind == Kind::Outside && owners.all(|(id, _)| open(id)))
