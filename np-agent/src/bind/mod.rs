@@ -46,8 +46,8 @@ pub struct Placement {
     pub doubtful: bool,
 }
 
-/// A pod and a device that it is behind. A pod with several
-/// devices has the same id behind each, as long as all lead into one namespace.
+/// A pod and a device that it is behind. A pod with several devices has the same id behind each, as
+/// long as all lead into one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bound {
     pub id: EndpointId,

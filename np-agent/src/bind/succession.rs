@@ -36,7 +36,8 @@ impl Bindings {
                 let heir = &self.heir(device, facts, routes)?.key;
                 let former = &bound.pod.key;
                 let why = format!("pod {former} is gone, and it seems to be pod {heir}'s by now");
-                Some(self.together(device, bound, facts).map(move |each| (each, why.clone())))
+                let all = self.together(device, bound, facts).into_iter();
+                Some(all.map(move |each| (each, why.clone())))
             })
             .flatten()
             .collect();
@@ -45,12 +46,7 @@ impl Bindings {
     }
 
     /// The devices that a pod has in one namespace: they are bound, and go over, together.
-    fn together(
-        &self,
-        device: &Device,
-        bound: &Bound,
-        facts: &Facts<'_>,
-    ) -> impl Iterator<Item = IfIndex> + use<> {
+    fn together(&self, device: &Device, bound: &Bound, facts: &Facts<'_>) -> Vec<IfIndex> {
         let namespace = |ifindex: &IfIndex| {
             let peer = facts.devices.get(ifindex)?.peer.as_ref()?;
             (peer.netnsid >= 0).then_some(peer.netnsid)
@@ -59,8 +55,7 @@ impl Bindings {
         let others = self.bound.iter().filter(|(ifindex, other)| {
             other.pod.uid == bound.pod.uid && here.is_some() && namespace(ifindex) == here
         });
-        let all: Vec<IfIndex> = others.map(|(ifindex, _)| *ifindex).chain([device.index]).collect();
-        all.into_iter()
+        others.map(|(ifindex, _)| *ifindex).chain([device.index]).collect()
     }
 
     /// The pod whose device this is, if not its former pod's: by the node's routes; without any, by

@@ -89,12 +89,9 @@ fn new_tunnels(actual: &Tables, desired: &Tables) -> Vec<Op> {
 }
 
 fn closed_devices(actual: &Tables, desired: &Tables) -> Vec<Op> {
-    let first = |(ifindex, iface): (&u32, &Iface)| (first(actual, *iface), *ifindex);
-    let firsts = desired.ifaces.iter().map(first);
-    firsts
-        .filter(|(first, ifindex)| actual.ifaces.get(ifindex) != Some(first))
-        .map(|(first, _)| Op::SetIface(first))
-        .collect()
+    let firsts = desired.ifaces.values().map(|iface| first(actual, *iface));
+    let changed = firsts.filter(|first| actual.ifaces.get(&first.ifindex()) != Some(first));
+    changed.map(Op::SetIface).collect()
 }
 
 /// What a device is before its endpoint is complete: what it was, unless it is new or was another
