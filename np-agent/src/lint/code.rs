@@ -144,8 +144,8 @@ codes! {
         "Remove the dash before podSelector if the pods of those namespaces are meant."
     OneItem "NP202" "one-item" Warning
         "namespaceSelector and podSelector are one item, which is AND."
-        "One item means such pods of those namespaces. Reported only when there is no such pod, \
-         although the namespaces have pods and the podSelector matches pods of the policy's own \
+        "One item means the matching pods of those namespaces. Reported only when there is no such \
+         pod, although the namespaces have pods and the podSelector matches pods of the policy's own \
          namespace."
         "Give podSelector a dash of its own if either may match."
     NoSubjects "NP203" "no-subjects" Warning

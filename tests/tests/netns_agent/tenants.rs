@@ -34,7 +34,7 @@ spec:
 
 #[test]
 fn a_policy_that_is_too_large_holds_back_nobody_else() {
-    let row = matrix::row("Life", "a policy that is too large beside those of others");
+    let row = matrix::row("Life", "a policy that is too large next to those of others");
     let mut world = World::new(CLIENT);
     world.assert_served(true, false, false);
     world.write("huge.yaml", Some(&huge()));

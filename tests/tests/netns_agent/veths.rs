@@ -290,7 +290,7 @@ fn a_container_on_a_bridge_that_the_user_names_is_policed_as_an_outsider() {
 
 #[test]
 fn a_foreign_destination_does_not_exempt_the_sender() {
-    let row = matrix::row("Attacks", "egress policy towards containers that are no pods");
+    let row = matrix::row("Attacks", "egress policy towards containers that are not pods");
     let mut world = World::new(CLIENT);
     let container = add_container(&mut world);
     assert!(hears(world.pod("stranger"), &container, CONTAINER));

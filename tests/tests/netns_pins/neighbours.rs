@@ -151,7 +151,7 @@ fn a_filter_of_the_first_priority_in_front_of_ours_is_named() {
 /// Two agents' programs would write over each other's tags.
 #[test]
 fn an_agent_refuses_to_run_beside_anothers_programs() {
-    let row = matrix::row("Life", "a second agent beside the first one's programs");
+    let row = matrix::row("Life", "a second agent next to the first one's programs");
     by_links(|pin_dir| {
         let rig = Rig::new(pin_dir, Mechanism::Tcx)?;
         let mut first = rig.open()?;
