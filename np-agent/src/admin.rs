@@ -14,9 +14,9 @@ use serde::{Serialize, Serializer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixListener;
 
-use crate::index::Index;
-use crate::model::Object;
 use crate::status::Status;
+use np_policy::index::Index;
+use np_policy::model::Object;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {

@@ -11,9 +11,9 @@ use anyhow::Context;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::index::Index;
-use crate::lint::{self, News, Severity};
-use crate::model::{Background, Change, Collection, Object, ObjectKey};
+use np_policy::index::Index;
+use np_policy::lint::{self, News, Severity};
+use np_policy::model::{Background, Change, Collection, Object, ObjectKey};
 
 /// What advice is given about.
 pub type Read = (Index, Background);

@@ -17,16 +17,16 @@ pub use report::role_name;
 use attachments::Attachment;
 
 use crate::attaching::Request;
-use crate::bind::{RefusedSource, Settings};
 use crate::dataplane::{self, AdoptedLink, Maps, TcSide, Unheard};
 use crate::doorkeeper::{Heard, backoff};
-use crate::index::Index;
 use crate::inspector::{Found, Inspected, Inspection, Next};
-use crate::model::{Change, DeviceChange, IfIndex, NodeName, ObjectKey};
-use crate::plan::record::{EndpointRecord, LeftOut, Record};
-use crate::plan::{Op, Tables};
-use crate::reconcile::Reconciler;
 use crate::source::{Batch, Invalid, Narrowed};
+use np_policy::bind::{RefusedSource, Settings};
+use np_policy::index::Index;
+use np_policy::model::{Change, DeviceChange, IfIndex, NodeName, ObjectKey};
+use np_policy::plan::record::{EndpointRecord, LeftOut, Record};
+use np_policy::plan::{Op, Tables};
+use np_policy::reconcile::Reconciler;
 
 #[derive(Debug)]
 pub struct Agent {

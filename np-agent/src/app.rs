@@ -14,15 +14,15 @@ use crate::advice::{self, Advice};
 use crate::agent::Agent;
 use crate::args::{Pending, PlaceArgs, RunArgs};
 use crate::attaching::{self, Request};
-use crate::bind::Settings;
 use crate::dataplane::{self, NamespaceLock};
 use crate::doorkeeper::Doorkeeper;
 use crate::inspector::{self, Ask, Inspected, Next};
 use crate::message::Message;
-use crate::model::NodeName;
 use crate::origin::{self, Origin};
 use crate::source::api::Health;
 use crate::status::Status;
+use np_policy::bind::Settings;
+use np_policy::model::NodeName;
 
 /// Runs the agent until it is told to stop.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {

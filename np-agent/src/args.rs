@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::explain::Protocol;
 use crate::source;
+use np_policy::explain::Protocol;
 
 /// Kubernetes NetworkPolicy for the pods of one node, enforced after service DNAT by TC programs
 /// on each pod's host veth and on the uplinks, next to any CNI and kube-proxy.

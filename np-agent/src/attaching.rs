@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::dataplane::{AttachError, Attacher, Checked, Side, TcEvents};
 use crate::message::Message;
-use crate::model::IfIndex;
+use np_policy::model::IfIndex;
 
 /// A request to attach the programs of one side to a device.
 #[derive(Clone, Debug, PartialEq, Eq)]

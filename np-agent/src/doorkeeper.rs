@@ -13,12 +13,12 @@ use tokio::sync::mpsc::UnboundedSender;
 use tracing::{info, warn};
 
 use crate::attaching::{Attach, Request};
-use crate::bind;
 use crate::dataplane::{Doors, Side};
 use crate::links::{LinksError, Monitor};
 use crate::message::Message;
-use crate::model::{Device, DeviceChange, IfIndex};
-use crate::plan::Op;
+use np_policy::bind;
+use np_policy::model::{Device, DeviceChange, IfIndex};
+use np_policy::plan::Op;
 
 /// A change of a device, and what was done about it.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::dataplane::Reader;
 use crate::message::Message;
-use crate::plan::{Op, Tables};
+use np_policy::plan::{Op, Tables};
 
 /// What the thread is asked.
 #[derive(Debug)]

@@ -1,27 +1,12 @@
 //! np-agent: NetworkPolicy for the pods of one node, judged after service DNAT.
 //!
 //! ```text
-//!  source ─ objects ─┐                                   pure, one direction:
-//!  links ── devices ─┴▶ agent ─▶ reconcile (index, bind, compile, plan) ─▶ writes ─▶ dataplane
+//!  source ─ objects ─┐
+//!  links ── devices ─┴▶ agent ─▶ np_policy (index, bind, compile, plan) ─▶ writes ─▶ dataplane
 //! ```
 //!
-//! The modules stand in the order of the layers: each may use those above it.
-
-pub mod model;
-
-pub mod index;
-
-pub mod compile;
-
-pub mod plan;
-
-pub mod bind;
-
-pub mod explain;
-
-pub mod reconcile;
-
-pub mod lint;
+//! What policies mean is in the crate [`np_policy`], which does no I/O. Here are the edges, each with I/O
+//! of one sort and none that knows another, and below them what joins the two.
 
 pub mod dataplane;
 pub mod links;

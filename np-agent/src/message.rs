@@ -2,7 +2,7 @@
 
 use crate::attaching::Report;
 use crate::doorkeeper::Heard;
-use crate::plan::Tables;
+use np_policy::plan::Tables;
 
 #[derive(Debug)]
 pub enum Message {

@@ -12,9 +12,9 @@ use anyhow::{Context, bail};
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::sync::oneshot;
 
-use crate::model::NodeName;
 use crate::source::api::{Access, Health, Source, Timing};
 use crate::source::{self, Batch, Manifests};
+use np_policy::model::NodeName;
 
 #[derive(Clone, Debug)]
 pub enum Origin {

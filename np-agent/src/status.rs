@@ -4,9 +4,9 @@ use np_common::direction::Hook;
 use np_common::verdict::{Action, Reason, posture};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::record::EndpointRecord;
 use crate::source::api::FeedStatus;
 use crate::source::{Invalid, Narrowed};
+use np_policy::plan::record::EndpointRecord;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {

@@ -6,11 +6,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use divan::Bencher;
-use np_agent::bind::Settings;
-use np_agent::index::{Index, Touched};
-use np_agent::model::{Change, DeviceChange, NodeName, Object, ObjectKey, Pod};
-use np_agent::plan::Tables;
-use np_agent::reconcile::Reconciler;
+use np_policy::bind::Settings;
+use np_policy::index::{Index, Touched};
+use np_policy::model::{Change, DeviceChange, NodeName, Object, ObjectKey, Pod};
+use np_policy::plan::Tables;
+use np_policy::reconcile::Reconciler;
 use np_tests::scale::{NODE, Scale};
 
 /// Prints as a benchmark's argument.

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use std::{env, fs, process};
 
 use anyhow::{Context as _, Result, bail};
-use np_agent::bind::Settings;
-use np_agent::model::{NodeName, Object};
-use np_agent::plan::Tables;
-use np_agent::reconcile::Reconciler;
 use np_agent::source::api::{Access, Source, Timing};
+use np_policy::bind::Settings;
+use np_policy::model::{NodeName, Object};
+use np_policy::plan::Tables;
+use np_policy::reconcile::Reconciler;
 use np_tests::fake_api::{FakeApi, NAMESPACES, PODS, POLICIES, from_model};
 use np_tests::scale::{NODE, Scale};
 use tokio::sync::mpsc::channel;
@@ -53,7 +53,7 @@ fn serve(scale: Scale) -> Result<()> {
     let api = FakeApi::start()?;
     let padding = "x".repeat(PADDING);
     for change in scale.changes() {
-        let np_agent::model::Change::Apply(object) = change else { bail!("nothing goes") };
+        let np_policy::model::Change::Apply(object) = change else { bail!("nothing goes") };
         let path = match &object {
             Object::Pod(_) => PODS,
             Object::Namespace(_) => NAMESPACES,
@@ -83,7 +83,7 @@ async fn follow(url: &str, scale: Scale) -> Result<()> {
     tokio::spawn(source.run(sender));
     let mut reconciler = Reconciler::new(node, Settings::default(), false, Tables::default());
     for device in scale.devices() {
-        reconciler.device(np_agent::model::DeviceChange::Seen(device));
+        reconciler.device(np_policy::model::DeviceChange::Seen(device));
     }
     loop {
         let batch = batches.recv().await.context("the source ended")?;

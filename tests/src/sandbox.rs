@@ -10,7 +10,7 @@ use std::thread;
 use anyhow::{Context as _, bail};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
-use np_agent::model::IfIndex;
+use np_policy::model::IfIndex;
 
 /// Runs a test in a thread with a network namespace and a mount namespace of its own, in which
 /// `pin_dir` lies on a fresh bpffs.

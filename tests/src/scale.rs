@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use np_agent::model::{
+use np_policy::model::{
     Change, ContainerPort, Device, IpBlock, Namespace, NodeName, Object, Peer, Phase, Pod, PodKey,
     PodUid, Policy, PolicyKey, PortMatch, Ports, Protocol, Requirement, Rule, Selector,
 };

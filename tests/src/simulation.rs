@@ -11,15 +11,6 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use np_agent::bind::Settings;
-use np_agent::index::{Index, Touched};
-use np_agent::model::{
-    Change, Device, DeviceChange, DevicePeer, HostRoute, IfIndex, Labels, NodeName, Phase, Pod,
-    PodKey, PodUid,
-};
-use np_agent::plan::Tables;
-use np_agent::plan::simulate::Simulated;
-use np_agent::reconcile::Reconciler;
 use np_common::config::Config;
 use np_common::decide::{Context, Maps as _, decide};
 use np_common::direction::{Direction, Hook};
@@ -29,6 +20,15 @@ use np_common::packet;
 use np_common::rules::{ClassId, RuleKey};
 use np_common::tag::Tag;
 use np_common::verdict::{Action, Reason};
+use np_policy::bind::Settings;
+use np_policy::index::{Index, Touched};
+use np_policy::model::{
+    Change, Device, DeviceChange, DevicePeer, HostRoute, IfIndex, Labels, NodeName, Phase, Pod,
+    PodKey, PodUid,
+};
+use np_policy::plan::Tables;
+use np_policy::plan::simulate::Simulated;
+use np_policy::reconcile::Reconciler;
 
 use crate::generate::Answer;
 use crate::oracle::{Conn, End, Protocol};

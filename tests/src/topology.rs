@@ -23,7 +23,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use ipnet::Ipv4Net;
-use np_agent::model::IfIndex;
+use np_policy::model::IfIndex;
 
 pub use attach::{Attach, Wiring, answer_for_gateway, host_device};
 pub use between::{Connect, Node};

@@ -4,8 +4,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use np_agent::model::IfIndex;
 use np_common::packet::{ETH_P_IPV4, ETH_P_IPV6, ICMP, ICMPV6, SCTP, TCP, UDP};
+use np_policy::model::IfIndex;
 
 /// An Ethernet frame.
 pub fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {

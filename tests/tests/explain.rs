@@ -6,9 +6,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use np_agent::explain::{EndError, Explain, Family, Judgement, Probe, Protocol, Side, Standing};
-use np_agent::index::{Index, Touched};
-use np_agent::model::{Change, Node, NodeName, Object};
+use np_policy::explain::{EndError, Explain, Family, Judgement, Probe, Protocol, Side, Standing};
+use np_policy::index::{Index, Touched};
+use np_policy::model::{Change, Node, NodeName, Object};
 use np_tests::agent::agent_binary;
 use np_tests::generate::{Case, Cases, NODES, changes, node_addresses};
 use np_tests::oracle::{self, Conn, End};

@@ -5,15 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use np_agent::model::{
+use np_common::addr::Addr;
+use np_common::endpoint::{EndpointId, Role};
+use np_policy::model::{
     Change, Device, DeviceChange, DevicePeer, HostRoute, IfIndex, NodeName, Object, ObjectKey, Pod,
     PodKey, PodUid,
 };
-use np_agent::plan::record::EndpointRecord;
-use np_agent::plan::{Op, Tables};
-use np_agent::reconcile::Reconciler;
-use np_common::addr::Addr;
-use np_common::endpoint::{EndpointId, Role};
+use np_policy::plan::record::EndpointRecord;
+use np_policy::plan::{Op, Tables};
+use np_policy::reconcile::Reconciler;
 use np_tests::property::runner;
 use np_tests::simulation::{device, pod};
 use proptest::prelude::*;
@@ -279,7 +279,7 @@ impl World {
 }
 
 fn reconciler(actual: Tables) -> Reconciler {
-    Reconciler::new(NodeName("node-1".into()), np_agent::bind::Settings::default(), false, actual)
+    Reconciler::new(NodeName("node-1".into()), np_policy::bind::Settings::default(), false, actual)
 }
 
 fn ip(number: u8) -> IpAddr {

@@ -9,13 +9,13 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use np_agent::bind::Settings;
-use np_agent::model::{
+use np_common::direction::Direction;
+use np_policy::bind::Settings;
+use np_policy::model::{
     Change, Device, DeviceChange, NodeName, Object, ObjectKey, Pod, PodUid, Policy, PolicyKey,
 };
-use np_agent::plan::{Limits, Op, Scope, Tables, diff, room};
-use np_agent::reconcile::{InForce, Plan, Reconciler};
-use np_common::direction::Direction;
+use np_policy::plan::{Limits, Op, Scope, Tables, diff, room};
+use np_policy::reconcile::{InForce, Plan, Reconciler};
 use np_tests::generate::{Case, Cases, NODES, changes};
 use np_tests::property::{self, Choices};
 use np_tests::simulation::{Judge, device};
@@ -413,10 +413,10 @@ impl<'a> World<'a> {
     }
 }
 
-fn model(direction: Direction) -> np_agent::model::Direction {
+fn model(direction: Direction) -> np_policy::model::Direction {
     match direction {
-        Direction::Ingress => np_agent::model::Direction::Ingress,
-        Direction::Egress => np_agent::model::Direction::Egress,
+        Direction::Ingress => np_policy::model::Direction::Ingress,
+        Direction::Egress => np_policy::model::Direction::Egress,
     }
 }
 

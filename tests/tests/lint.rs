@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use np_agent::index::{Index, Touched};
-use np_agent::lint::{self, Code, Finding, Severity};
 use np_agent::source::{self, Batch};
+use np_policy::index::{Index, Touched};
+use np_policy::lint::{self, Code, Finding, Severity};
 use np_tests::generate::{Case, Cases, Cluster};
 use np_tests::oracle::Conn;
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use np_agent::model::{Change, Object, ObjectKey};
 use np_agent::source::Manifests;
+use np_policy::model::{Change, Object, ObjectKey};
 use np_tests::generate::{Cases, changes};
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 

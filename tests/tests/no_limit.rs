@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use np_agent::bind::Settings;
-use np_agent::compile::Atom;
-use np_agent::model::{
+use np_common::direction::Direction;
+use np_policy::bind::Settings;
+use np_policy::compile::Atom;
+use np_policy::model::{
     Change, DeviceChange, IfIndex, IpBlock, NodeName, Object, ObjectKey, Peer, Policy, PolicyKey,
     PortMatch, Ports, Protocol, Requirement, Rule, Selector,
 };
-use np_agent::plan::Tables;
-use np_agent::reconcile::Reconciler;
-use np_common::direction::Direction;
+use np_policy::plan::Tables;
+use np_policy::reconcile::Reconciler;
 use np_tests::simulation::{Judge, device, pod};
 
 const NODE: &str = "node-1";

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use np_agent::bind::Settings;
 use np_agent::dataplane::RECORD_ROOM;
-use np_agent::model::{
+use np_common::direction::Direction;
+use np_common::endpoint::EndpointId;
+use np_policy::bind::Settings;
+use np_policy::model::{
     Change, ContainerPort, DeviceChange, IfIndex, NodeName, Object, PodKey, PodUid, Policy,
     PolicyKey, Protocol, Selector,
 };
-use np_agent::plan::record::{EndpointRecord, Part, Record, SideRecord};
-use np_agent::plan::{Op, Tables};
-use np_agent::reconcile::Reconciler;
-use np_common::direction::Direction;
-use np_common::endpoint::EndpointId;
+use np_policy::plan::record::{EndpointRecord, Part, Record, SideRecord};
+use np_policy::plan::{Op, Tables};
+use np_policy::reconcile::Reconciler;
 use np_tests::simulation::{Judge, device, pod};
 use proptest::prelude::*;
 
@@ -176,7 +176,7 @@ fn a_pod_whose_labels_were_not_recorded_is_isolated_until_its_object_is_seen() {
     let everyone = Change::Apply(Object::Policy(Policy {
         key: PolicyKey::new("default", "everyone"),
         subjects: Selector::everything(),
-        ingress: Some([np_agent::model::Rule { peers: None, ports: None }].into()),
+        ingress: Some([np_policy::model::Rule { peers: None, ports: None }].into()),
         egress: None,
     }));
     let node = || NodeName("node-1".into());

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use np_agent::bind::Settings;
-use np_agent::model::{
+use np_common::endpoint::{EndpointId, Iface, Role};
+use np_policy::bind::Settings;
+use np_policy::model::{
     Change, Device, DeviceChange, IfIndex, NodeName, Object, Pod, Policy, PolicyKey, Selector,
     SourcePrefixes,
 };
-use np_agent::plan::record::EndpointRecord;
-use np_agent::plan::{Op, Tables};
-use np_agent::reconcile::Reconciler;
-use np_common::endpoint::{EndpointId, Iface, Role};
+use np_policy::plan::record::EndpointRecord;
+use np_policy::plan::{Op, Tables};
+use np_policy::reconcile::Reconciler;
 use np_tests::simulation::{device, pod};
 
 const DEVICE: u32 = 100;
@@ -180,7 +180,7 @@ fn further_sources_follow_the_annotation_and_go_with_the_device() {
 
     let gone = agent.device(DeviceChange::Gone(IfIndex(DEVICE)));
     agent.written(&gone.expect("the maps know the device"));
-    let other = Pod { uid: np_agent::model::PodUid("uid-2".into()), ..subject() };
+    let other = Pod { uid: np_policy::model::PodUid("uid-2".into()), ..subject() };
     agent.objects([Change::Apply(Object::Pod(other))]);
     agent.device(DeviceChange::Seen(device(DEVICE, Some(vec![ADDRESS]))));
     let ops = write(&mut agent);

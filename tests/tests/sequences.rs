@@ -11,16 +11,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use np_agent::bind::Settings;
-use np_agent::compile::Compiled;
-use np_agent::index::{Index, Touched};
-use np_agent::model::{
-    Change, Device, DeviceChange, NodeName, Object, ObjectKey, Pod, PodUid, SourcePrefixes,
-};
-use np_agent::plan::{Lowered, Op, Peers, Scope, Tables};
-use np_agent::reconcile::{Plan, Reconciler};
 use np_common::direction::Direction;
 use np_common::endpoint::{EndpointId, PolicyWord, Role};
+use np_policy::bind::Settings;
+use np_policy::compile::Compiled;
+use np_policy::index::{Index, Touched};
+use np_policy::model::{
+    Change, Device, DeviceChange, NodeName, Object, ObjectKey, Pod, PodUid, SourcePrefixes,
+};
+use np_policy::plan::{Lowered, Op, Peers, Scope, Tables};
+use np_policy::reconcile::{Plan, Reconciler};
 use np_tests::generate::{Case, Cases, NODES, changes};
 use np_tests::property::{self, Choices};
 use np_tests::simulation::{Judge, device};

@@ -2,15 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use np_agent::bind::Settings;
-use np_agent::model::{
+use np_common::direction::Direction;
+use np_common::endpoint::Role;
+use np_policy::bind::Settings;
+use np_policy::model::{
     Change, DeviceChange, IpBlock, NodeName, Object, ObjectKey, Peer, Policy, PolicyKey, PortMatch,
     Ports, Protocol, Rule, Selector,
 };
-use np_agent::plan::{Limits, Op, Tables};
-use np_agent::reconcile::{InForce, Reconciler};
-use np_common::direction::Direction;
-use np_common::endpoint::Role;
+use np_policy::plan::{Limits, Op, Tables};
+use np_policy::reconcile::{InForce, Reconciler};
 use np_tests::simulation::{Judge, device, pod};
 
 const FIRST: u32 = 100;

@@ -65,7 +65,7 @@ fn four_capabilities_suffice_to_load_and_attach() {
             opened.attacher.attach(device, side)?;
             assert_eq!(opened.attacher.order(device)?[0].ours, Some(0));
         }
-        let gone = np_agent::model::IfIndex(4242);
+        let gone = np_policy::model::IfIndex(4242);
         let mut opened = dataplane::open(&options)?;
         let error = opened.attacher.attach(gone, Side::Pod).expect_err("no such device");
         assert!(matches!(error, AttachError::Gone(ifindex) if ifindex == gone), "{error}");

@@ -4,8 +4,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use np_agent::plan::simulate::Simulated;
-use np_agent::plan::{PortPrefix, RulePrefix, Scope, Tables, diff};
 use np_common::decide::{Context, decide};
 use np_common::direction::Hook;
 use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord, Role};
@@ -15,6 +13,8 @@ use np_common::rules::{ClassId, RuleSetId};
 use np_common::tag::Tag;
 use np_common::tunnel::{Encapsulation, GRE, IPIP, SIT};
 use np_common::verdict::{Action, Reason, Verdict};
+use np_policy::plan::simulate::Simulated;
+use np_policy::plan::{PortPrefix, RulePrefix, Scope, Tables, diff};
 use np_tests::wire::{self, Ip};
 
 const UPLINK: u32 = 2;

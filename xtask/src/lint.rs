@@ -1,19 +1,20 @@
-//! What a machine can say about the source: format, clippy, layers, and our own few rules.
+//! What a machine can say about the source: format, clippy, and our own few rules.
 
 use std::fs;
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::deny;
-use crate::layers::{self, source};
+use crate::packages;
 use crate::shell::{self, find_program, step};
+use crate::sources;
 use crate::workspace::{self, Workspace};
 
-/// Check format, clippy, lock file, manifests, file lengths, licences and layers
+/// Check format, clippy, lock file, manifests, file lengths and licences
 ///
 /// Warnings are errors. np-ebpf builds only for the BPF target: its lints are those of
 /// `cargo xtask build-ebpf`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct Args {}
 
 /// A file with more lines of code than this wants to be two.
@@ -22,15 +23,6 @@ const LONG: usize = 400;
 const TOO_LONG: usize = 600;
 
 pub fn run(Args {}: &Args) -> Result<()> {
-    checks()?;
-    layers::check()
-}
-
-/// All but the layers.
-///
-/// # Errors
-/// At the first check that fails.
-pub fn checks() -> Result<()> {
     components()?;
     // The fuzz targets are a workspace of their own.
     for dir in ["", "np-common/fuzz"] {
@@ -44,6 +36,7 @@ pub fn checks() -> Result<()> {
     // With `--locked` cargo refuses a lock file that does not fit the manifests.
     let workspace = Workspace::read(true)?;
     manifests(&workspace)?;
+    packages::check(&workspace)?;
     lengths(&workspace)?;
     deny::check()?;
     step("clippy", || {
@@ -112,10 +105,10 @@ fn lengths(workspace: &Workspace) -> Result<()> {
     // What is in np-tests is tests.
     for package in workspace.packages.iter().filter(|package| package.name != "np-tests") {
         let Some(dir) = package.manifest.parent() else { continue };
-        for file in layers::rust_files(&dir.join("src"))? {
+        for file in sources::rust_files(&dir.join("src"))? {
             let text =
                 fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-            let lines = source::code_lines(&text);
+            let lines = sources::code_lines(&text);
             let name = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
             if lines > TOO_LONG {
                 too_long.push(format!("{name} ({lines})"));

@@ -10,15 +10,16 @@ mod demo;
 mod deny;
 mod fuzz;
 mod image;
-mod layers;
 mod lint;
 mod matrix;
+mod packages;
 #[cfg(test)]
 mod quotes;
 mod reasons;
 mod setup;
 mod shell;
 mod soak;
+mod sources;
 mod test;
 mod toolchain;
 mod vm;
@@ -56,7 +57,6 @@ enum Verb {
     Bench(bench::Args),
     Fuzz(fuzz::Args),
     Lint(lint::Args),
-    Layers(layers::Args),
     Ci(ci::Args),
 }
 
@@ -77,7 +77,6 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Lint(args) => lint::run(&args),
-        Verb::Layers(args) => layers::run(&args),
         Verb::Ci(args) => ci::run(&args),
     };
     match done {

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::layers::rust_files;
+use crate::sources::rust_files;
 use crate::workspace;
 
 /// The first column of the tables whose header is one of these holds quotes.
@@ -38,7 +38,7 @@ fn pieces(quote: &str) -> impl Iterator<Item = &str> {
 fn what_operating_quotes_is_in_the_code() {
     let root = workspace::root();
     let mut code = String::new();
-    let sources = ["np-agent/src", "np-agent/kubectl/src"]
+    let sources = ["np-agent/src", "np-agent/policy/src", "np-agent/kubectl/src"]
         .map(|source| rust_files(&root.join(source)).expect("the sources can be listed"));
     for file in sources.concat() {
         let text = fs::read_to_string(file).expect("the sources can be read");

@@ -32,7 +32,6 @@ pub struct Package {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dependency {
     pub name: String,
-    pub optional: bool,
     pub dev: bool,
 }
 
@@ -69,7 +68,6 @@ impl Workspace {
                         .map(|dependency| {
                             Ok(Dependency {
                                 name: string(&dependency["name"])?,
-                                optional: dependency["optional"] == true,
                                 dev: dependency["kind"] == "dev",
                             })
                         })
@@ -111,14 +109,14 @@ mod tests {
     fn metadata_is_reduced_to_our_own_packages() {
         let text = r#"{"target_directory": "/t", "packages": [
             {"name": "np-x", "source": null, "manifest_path": "/r/np-x/Cargo.toml",
-             "dependencies": [{"name": "aya", "optional": true, "kind": null}],
+             "dependencies": [{"name": "aya", "kind": null}],
              "targets": [{"name": "netns_a", "kind": ["test"]}, {"name": "np-x", "kind": ["bin"]}]},
             {"name": "aya", "source": "registry", "manifest_path": "/x"}]}"#;
         let workspace = Workspace::parse(text).unwrap();
         assert_eq!(workspace.packages.len(), 1);
         assert_eq!(
             workspace.packages[0].dependencies,
-            [Dependency { name: "aya".into(), optional: true, dev: false }]
+            [Dependency { name: "aya".into(), dev: false }]
         );
         assert_eq!(workspace.test_targets(), BTreeSet::from(["netns_a"]));
     }

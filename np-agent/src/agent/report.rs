@@ -7,10 +7,10 @@ use tracing::{error, info, warn};
 
 use super::Agent;
 use super::attachments::{Attachment, side};
-use crate::bind::Placement;
-use crate::model::IfIndex;
-use crate::reconcile::Held;
 use crate::status::{AgentState, Counter, DeviceStatus, Objects, Status};
+use np_policy::bind::Placement;
+use np_policy::model::IfIndex;
+use np_policy::reconcile::Held;
 
 impl Agent {
     pub fn status(&self) -> Status {

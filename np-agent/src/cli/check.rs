@@ -10,7 +10,7 @@ use crate::admin;
 use crate::args::PlaceArgs;
 use crate::dataplane::{Chain, probe};
 use crate::links::{self, Monitor};
-use crate::model::{Device, IfIndex};
+use np_policy::model::{Device, IfIndex};
 
 /// One line of the result.
 struct Line {

@@ -6,7 +6,7 @@ use super::out;
 use super::status::read;
 use super::table::table;
 use crate::args::{Output, ShowArgs};
-use crate::plan::record::{EndpointRecord, SideRecord};
+use np_policy::plan::record::{EndpointRecord, SideRecord};
 
 pub fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let endpoints = read(&args.place)?.endpoints;

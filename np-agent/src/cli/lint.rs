@@ -10,9 +10,9 @@ use anyhow::bail;
 use super::out;
 use super::table::table;
 use crate::args::{FailOn, LintArgs, Output};
-use crate::index::{Index, Touched};
-use crate::lint::{self, Code, Finding, Severity};
 use crate::source::{self, Batch, Invalid};
+use np_policy::index::{Index, Touched};
+use np_policy::lint::{self, Code, Finding, Severity};
 
 const FOUND: u8 = 1;
 const UNREADABLE: u8 = 2;

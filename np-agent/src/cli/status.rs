@@ -12,9 +12,9 @@ use super::table::table;
 use crate::admin;
 use crate::args::{Output, PlaceArgs, Probe, StatusArgs};
 use crate::dataplane::Pinned;
-use crate::plan::Record;
 use crate::source::api::FeedStatus;
 use crate::status::{AgentState, Counter, DeviceStatus, Objects, Status};
+use np_policy::plan::Record;
 
 pub fn run(StatusArgs { show, probe }: &StatusArgs) -> anyhow::Result<ExitCode> {
     if let Some(probe) = probe {
@@ -155,7 +155,7 @@ fn render(status: &Status) -> String {
         let Objects { pods, namespaces, policies } = objects;
         line("Objects:", format!("{pods} pods, {namespaces} namespaces, {policies} policies"));
     }
-    let isolated = |of: fn(&crate::plan::record::EndpointRecord) -> bool| {
+    let isolated = |of: fn(&np_policy::plan::record::EndpointRecord) -> bool| {
         endpoints.iter().filter(|endpoint| of(endpoint)).count()
     };
     line(

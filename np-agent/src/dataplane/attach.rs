@@ -11,7 +11,7 @@ use super::load::{Program, Programs};
 use super::pins::{AdoptedLink, Pins, Places};
 use super::sys::{self, TcSide};
 use super::{clsact, tcx};
-use crate::model::IfIndex;
+use np_policy::model::IfIndex;
 
 /// Attaches the programs of this agent. Attaching waits for two RCU grace periods under RTNL, so
 /// it has a thread of its own.

@@ -18,7 +18,7 @@ use super::filter::{Filter, HANDLE, NAME, PRIORITY};
 use super::pins::AdoptedLink;
 use super::rtnetlink::{TcReply, ask};
 use super::sys::TcSide;
-use crate::model::IfIndex;
+use np_policy::model::IfIndex;
 
 const KIND: &str = "clsact";
 /// `TC_H_CLSACT`, the parent of clsact and ingress qdiscs alike.

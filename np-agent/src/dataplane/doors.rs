@@ -15,8 +15,8 @@ use np_common::maps::IFACES;
 use super::error::DataplaneError;
 use super::mapping::Mapping;
 use super::pins::Pins;
-use crate::model::IfIndex;
-use crate::plan::Op;
+use np_policy::model::IfIndex;
+use np_policy::plan::Op;
 
 /// The side of the events.
 #[derive(Debug)]

@@ -11,8 +11,8 @@ use np_common::maps::{self, Kind, MapSpec};
 use thiserror::Error;
 
 use super::clsact::Refusal;
-use crate::model::IfIndex;
-use crate::plan::Op;
+use np_policy::model::IfIndex;
+use np_policy::plan::Op;
 
 /// Loading, adopting, reading and cleaning up.
 #[derive(Debug, Error)]

@@ -23,7 +23,7 @@ use super::error::{ApplyError, DataplaneError};
 use super::mapping::Mapping;
 use super::pins::Pins;
 use super::records;
-use crate::plan::{Op, RulePrefix, Tables};
+use np_policy::plan::{Op, RulePrefix, Tables};
 
 /// Every map that user space reads or writes. One agent at a time writes.
 pub struct Maps {

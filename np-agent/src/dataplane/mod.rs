@@ -58,10 +58,10 @@ pub use tcevents::TcEvents;
 pub use upgrade::RetireError;
 pub use verify::{Checked, Finding};
 
-use crate::model::IfIndex;
-use crate::plan::Tables;
 use load::Programs;
 use np_common::ABI_VERSION;
+use np_policy::model::IfIndex;
+use np_policy::plan::Tables;
 use pins::{Absent, Pins, Places};
 
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use np_common::maps::{self, MapSpec};
 
 use super::error::{DataplaneError, Shape};
 use super::sys::{self, TcSide};
-use crate::model::IfIndex;
+use np_policy::model::IfIndex;
 
 /// The directories of one ABI version.
 #[derive(Clone, Debug)]

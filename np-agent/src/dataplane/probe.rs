@@ -13,7 +13,7 @@ use super::error::{AttachError, DataplaneError};
 use super::load::{OBJECT, program};
 use super::pins::{Pins, require_bpffs};
 use super::sys::{self, TcSide};
-use crate::model::IfIndex;
+use np_policy::model::IfIndex;
 
 /// The capabilities are there; their names.
 pub fn capabilities() -> Result<String, DataplaneError> {

@@ -13,7 +13,7 @@ use super::pins::{Pins, Places, entries, versions};
 use super::sys::{self, TcSide};
 use super::tcx;
 use super::verify::is_ours;
-use crate::model::IfIndex;
+use np_policy::model::IfIndex;
 
 /// Refuses to run beside another np-agent's programs.
 pub(super) fn refuse(pin_dir: &Path, places: &Places) -> Result<(), DataplaneError> {

@@ -7,7 +7,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::error::DataplaneError;
 use super::rtnetlink::{DATAGRAM, TcReply, messages};
-use crate::model::IfIndex;
+use np_policy::model::IfIndex;
 
 /// A subscription in the network namespace of the thread that opens it.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use super::error::AttachError;
 use super::load::Program;
 use super::pins::{Pins, Places};
 use super::sys::{self, Attached, TcSide};
-use crate::model::IfIndex;
+use np_policy::model::IfIndex;
 
 pub(super) fn attach(
     places: &Places,

@@ -14,7 +14,7 @@ use super::error::AttachError;
 use super::filter::{Ending, Filter};
 use super::sys::{self, TcSide};
 use super::{clsact, tcx};
-use crate::model::IfIndex;
+use np_policy::model::IfIndex;
 
 /// What was found at a device that has our programs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

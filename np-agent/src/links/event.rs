@@ -15,7 +15,7 @@ use super::{
     routes::Route,
     socket::{DATAGRAM, Message, Socket, messages},
 };
-use crate::model::IfIndex;
+use np_policy::model::IfIndex;
 
 /// What an event hints at.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use netlink_packet_route::{
 
 use super::routes::Routes;
 use super::tunnel::encapsulations;
-use crate::model::{Device, DevicePeer, Encapsulation, IfIndex, Lower};
+use np_policy::model::{Device, DevicePeer, Encapsulation, IfIndex, Lower};
 
 /// What one link message says about a device.
 #[derive(Clone, Debug, PartialEq, Eq)]

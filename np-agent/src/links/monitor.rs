@@ -12,7 +12,7 @@ use super::{
     facts::Entry,
     request::Requests,
 };
-use crate::model::{Device, DeviceChange, IfIndex};
+use np_policy::model::{Device, DeviceChange, IfIndex};
 
 /// The devices of one network namespace, and what happens to them.
 #[derive(Debug)]

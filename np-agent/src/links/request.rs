@@ -20,7 +20,7 @@ use super::{
     routes::{Route, Routes},
     socket::{DATAGRAM, Message, Socket, messages},
 };
-use crate::model::IfIndex;
+use np_policy::model::IfIndex;
 
 #[derive(Debug)]
 pub(super) struct Requests {

@@ -17,7 +17,7 @@ use netlink_packet_route::{
 };
 
 use super::facts::identifies;
-use crate::model::{HostRoute, IfIndex};
+use np_policy::model::{HostRoute, IfIndex};
 
 /// What one route says about devices.
 #[derive(Clone, Debug, PartialEq, Eq)]

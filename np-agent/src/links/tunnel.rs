@@ -3,8 +3,8 @@
 //! Not WireGuard and IPsec: only who has the key can make what they unwrap.
 
 use super::facts::attributes;
-use crate::model::Encapsulation;
-use crate::model::tunnel::{GRE, IPIP, SIT};
+use np_policy::model::Encapsulation;
+use np_policy::model::tunnel::{GRE, IPIP, SIT};
 
 /// `data` is the device's `IFLA_INFO_DATA`. Nothing for devices that are no tunnels.
 pub(super) fn encapsulations(kind: &str, data: &[u8]) -> Vec<Encapsulation> {

@@ -1,7 +1,7 @@
 //! What a source hands over: one change of the cluster, and what is wrong with its objects now.
 
 use super::{Invalid, Narrowed};
-use crate::model::{Background, Change};
+use np_policy::model::{Background, Change};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {

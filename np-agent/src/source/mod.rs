@@ -6,7 +6,7 @@
 //! api ─────── an API server, read totally ─┘
 //! ```
 //!
-//! Wire shapes end here: what leaves is a [`model`](crate::model) value and a word about what was
+//! Wire shapes end here: what leaves is a [`model`](np_policy::model) value and a word about what was
 //! not taken. A manifest with a mistake is refused with its place and remedy ([`Invalid`]), and the
 //! last good version of its object stays. An object of the API server is never refused, because a
 //! refused policy is an open pod: what is not understood of it matches nobody ([`Narrowed`]).

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::invalid::shortened;
-use crate::model::{MOST_SOURCES, RefusedPrefix, SourcePrefixes};
+use np_policy::model::{MOST_SOURCES, RefusedPrefix, SourcePrefixes};
 
 /// More than a user reads about one pod.
 const MOST_REFUSED: usize = 8;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use np_agent::lint::{Code, document};
+use np_policy::lint::{Code, document};
 
 use super::support::policy;
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use np_agent::lint::{self, Code, Entry, Severity};
+use np_policy::lint::{self, Code, Entry, Severity};
 
 use super::support::{above_info, findings, lint, of};
 

@@ -1,8 +1,8 @@
 //! Manifests in, findings out.
 
-use np_agent::index::{Index, Touched};
-use np_agent::lint::{self, Code, Finding, Severity};
 use np_agent::source::{self, Invalid};
+use np_policy::index::{Index, Touched};
+use np_policy::lint::{self, Code, Finding, Severity};
 use tempfile::TempDir;
 
 /// What is refused, and what is found about the rest.

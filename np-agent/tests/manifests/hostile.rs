@@ -191,7 +191,7 @@ proptest! {
         // but the names of other objects.
         let fresh = dir.load();
         prop_assert_eq!(&fresh.invalid, &second.invalid);
-        if second.changes.iter().any(|change| matches!(change, np_agent::model::Change::Delete(..))) {
+        if second.changes.iter().any(|change| matches!(change, np_policy::model::Change::Delete(..))) {
             let known = changes(&first).iter().map(|key| key[1..].to_owned()).collect::<Vec<_>>();
             let named = |invalid: &np_agent::source::Invalid| {
                 invalid.object.as_ref().is_some_and(|object| known.contains(object))

@@ -3,7 +3,7 @@
 //! What kubectl 1.32 makes of each text here was asked by
 //! `kubectl annotate --local -f FILE a=b -o json`, which needs no cluster.
 
-use np_agent::model::{Object, Pod, PortMatch, Ports, Protocol};
+use np_policy::model::{Object, Pod, PortMatch, Ports, Protocol};
 
 use crate::support::{Dir, HEAD, changes, messages, policy, read};
 

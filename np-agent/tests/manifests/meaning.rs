@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use np_agent::model::{
+use np_policy::model::{
     ContainerPort, IpBlock, Namespace, Node, NodeName, Object, Peer, Phase, Pod, PodKey, PodUid,
     Policy, PolicyKey, PortMatch, Ports, Protocol, Requirement, Rule, Selector,
 };

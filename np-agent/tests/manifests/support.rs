@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use np_agent::model::{Change, Object, Policy};
 use np_agent::source::{Batch, Invalid, Manifests};
+use np_policy::model::{Change, Object, Policy};
 use tempfile::TempDir;
 
 /// A directory of its own, removed in the end.

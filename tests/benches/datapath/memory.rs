@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::{Context, Result};
 use ipnet::IpNet;
 use np_agent::dataplane::{self, Opened, Options};
-use np_agent::plan::{Op, PortPrefix, RulePrefix};
 use np_common::packet::TCP;
 use np_common::rules::{ClassId, RuleSetId};
+use np_policy::plan::{Op, PortPrefix, RulePrefix};
 use np_tests::sandbox::sandbox;
 
 use crate::Figure;

@@ -7,7 +7,6 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use np_agent::dataplane::{self, Attacher, Opened, Options};
-use np_agent::plan::{Op, PortPrefix, RulePrefix};
 use np_common::ABI_VERSION;
 use np_common::config::Config;
 use np_common::direction::Hook;
@@ -17,6 +16,7 @@ use np_common::packet::{ACK, SYN, TCP};
 use np_common::rules::{ClassId, RuleSetId};
 use np_common::tag::Tag;
 use np_common::verdict::Reason;
+use np_policy::plan::{Op, PortPrefix, RulePrefix};
 use np_tests::address::Family;
 use np_tests::bpf::{self, SkBuff};
 use np_tests::sandbox::{ip, sandbox};

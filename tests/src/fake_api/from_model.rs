@@ -1,6 +1,6 @@
 //! Objects of the model as a server shows them: what the agent reads back must be the same.
 
-use np_agent::model::{Object, Peer, Ports, Requirement, Rule, Selector};
+use np_policy::model::{Object, Peer, Ports, Requirement, Rule, Selector};
 use serde_json::{Value, json};
 
 /// Writes an object as JSON.
@@ -12,7 +12,7 @@ pub fn from_model(object: &Object) -> Value {
                     "protocol": port.protocol.to_string()})
             });
             let addresses = pod.addresses.iter().map(|ip| json!({"ip": ip.to_string()}));
-            let finished = pod.phase == np_agent::model::Phase::Finished;
+            let finished = pod.phase == np_policy::model::Phase::Finished;
             json!({
                 "metadata": {"name": pod.key.name, "namespace": pod.key.namespace,
                     "uid": pod.uid.to_string(), "labels": *pod.labels,

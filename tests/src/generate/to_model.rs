@@ -12,7 +12,7 @@ use k8s_openapi::api::networking::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use np_agent::model::{
+use np_policy::model::{
     Change, ContainerPort, IpBlock, Namespace, NodeName, Object, Peer, Phase, Pod, PodKey, PodUid,
     Policy, PolicyKey, PortMatch, Ports, Protocol, Requirement, Rule, Selector, Values,
 };

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use np_agent::model::NodeName;
 use np_agent::source::api::{Access, Resource, Source, Timing};
+use np_policy::model::NodeName;
 use np_tests::fake_api::{self, FakeApi, PODS};
 use serde_json::{Value, json};
 

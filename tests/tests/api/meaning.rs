@@ -1,6 +1,6 @@
 //! What the server shows is what is meant: objects that are understood arrive as they are.
 
-use np_agent::model::{Change, Object};
+use np_policy::model::{Change, Object};
 use np_tests::fake_api::{FakeApi, NAMESPACES, NODES, PODS, POLICIES, from_model};
 use np_tests::scale::Scale;
 

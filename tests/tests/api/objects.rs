@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use np_agent::model::{Change, ObjectKey};
 use np_agent::source::api::Resource;
+use np_policy::model::{Change, ObjectKey};
 use np_tests::fake_api::{self, Fault, NAMESPACES, On, PODS, POLICIES};
 use serde_json::{Value, json};
 

@@ -79,7 +79,7 @@ async fn what_was_deleted_while_disconnected_is_gone_in_one_batch() {
     assert_eq!(follower.owner("10.0.1.1"), None);
     let policies = follower.batches[before..].iter().flat_map(replaced);
     let of_policies: Vec<usize> = policies
-        .filter(|all| matches!(all.first(), Some(np_agent::model::Object::Policy(_))))
+        .filter(|all| matches!(all.first(), Some(np_policy::model::Object::Policy(_))))
         .map(<[_]>::len)
         .collect();
     assert_eq!(of_policies, [2], "one replacement, and all that is left in it");
@@ -163,7 +163,7 @@ async fn a_pod_that_moves_under_its_name_is_the_new_one_whichever_feed_is_faster
             follower.until(|f| f.equals(&api)).await;
             assert_eq!(follower.owner("10.0.5.2").as_deref(), Some("uid-new"), "{from} {slow}");
             assert_eq!(follower.owner("10.0.5.1"), None, "{from} {slow}");
-            let np_agent::model::ObjectKey::Pod(key) = key_of_pod("default", "set-0") else {
+            let np_policy::model::ObjectKey::Pod(key) = key_of_pod("default", "set-0") else {
                 unreachable!("it is a pod's key")
             };
             assert_eq!(

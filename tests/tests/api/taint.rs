@@ -1,7 +1,7 @@
 //! The start-up taint: it goes when the agent has started, and only it.
 
-use np_agent::model::NodeName;
 use np_agent::source::api::{Access, Source};
+use np_policy::model::NodeName;
 use np_tests::fake_api::{FakeApi, Fault, NODES, On};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::channel;

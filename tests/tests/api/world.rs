@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use np_agent::index::{Index, Touched};
-use np_agent::model::{Change, Namespace, NodeName, Object, ObjectKey, Pod, Policy, PolicyKey};
 use np_agent::source::Batch;
 use np_agent::source::api::{Access, FeedStatus, Health, Resource, Source, Timing};
+use np_policy::index::{Index, Touched};
+use np_policy::model::{Change, Namespace, NodeName, Object, ObjectKey, Pod, Policy, PolicyKey};
 use np_tests::fake_api::{self, FakeApi, NAMESPACES, NODES, PODS, POLICIES};
 use serde_json::json;
 use tokio::sync::mpsc::{Receiver, channel};
@@ -219,8 +219,8 @@ pub fn admits(follower: &Follower, app: &str) -> bool {
     policy.and_then(|policy| policy.ingress.as_deref()).is_some_and(|rules| {
         let peers = rules.iter().filter_map(|rule| rule.peers.as_deref()).flatten();
         peers.into_iter().any(|peer| match peer {
-            np_agent::model::Peer::Pods { pods, .. } => pods.matches(&labels),
-            np_agent::model::Peer::IpBlock(_) => false,
+            np_policy::model::Peer::Pods { pods, .. } => pods.matches(&labels),
+            np_policy::model::Peer::IpBlock(_) => false,
         })
     })
 }
@@ -236,5 +236,5 @@ pub fn replaced(batch: &Batch) -> Vec<&[Object]> {
 }
 
 pub fn key_of_pod(namespace: &str, name: &str) -> ObjectKey {
-    ObjectKey::Pod(np_agent::model::PodKey::new(namespace, name))
+    ObjectKey::Pod(np_policy::model::PodKey::new(namespace, name))
 }

@@ -1,8 +1,8 @@
 //! Which side began: only its packets open a flow, and so only it gets replies.
 
-use np_agent::plan::simulate::Simulated;
 use np_common::packet::{ACK, ICMP, SYN};
 use np_common::verdict::Reason;
+use np_policy::plan::simulate::Simulated;
 
 use super::*;
 

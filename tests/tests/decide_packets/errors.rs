@@ -1,9 +1,9 @@
 //! ICMP errors: of the flow that the packet they quote is of.
 
-use np_agent::plan::simulate::Simulated;
 use np_common::config::Config;
 use np_common::packet::{ACK, ICMP, ICMPV6, SYN};
 use np_common::verdict::{Reason, Verdict};
+use np_policy::plan::simulate::Simulated;
 use np_tests::wire::{self, Fragment, Ip};
 
 use super::*;

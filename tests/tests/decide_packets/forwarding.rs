@@ -1,9 +1,9 @@
 //! Packets of pods that forward for others: pod A may send from some prefixes beside its own
 //! addresses.
 
-use np_agent::plan::simulate::Simulated;
 use np_common::packet::{ACK, ICMPV6, SYN};
 use np_common::verdict::{Action, Reason, Verdict};
+use np_policy::plan::simulate::Simulated;
 use np_tests::wire::{self, Ip};
 
 use super::*;

@@ -1,8 +1,8 @@
 //! Fragments: the first one's ports are the others' too.
 
-use np_agent::plan::simulate::Simulated;
 use np_common::packet::ICMP;
 use np_common::verdict::{Reason, Verdict};
+use np_policy::plan::simulate::Simulated;
 use np_tests::wire::{self, Fragment, Ip};
 
 use super::*;

@@ -1,9 +1,9 @@
 //! Endpoint ids are used again: nothing of a pod that had one before is the next one's.
 
-use np_agent::plan::simulate::Simulated;
-use np_agent::plan::{Scope, diff};
 use np_common::packet::{ACK, SYN};
 use np_common::verdict::Reason;
+use np_policy::plan::simulate::Simulated;
+use np_policy::plan::{Scope, diff};
 
 use super::*;
 

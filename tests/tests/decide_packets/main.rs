@@ -13,8 +13,6 @@ mod single;
 
 use std::net::IpAddr;
 
-use np_agent::plan::simulate::Simulated;
-use np_agent::plan::{PortPrefix, RulePrefix, Tables};
 use np_common::addr::Addr;
 use np_common::config::Config;
 use np_common::decide::{Context, decide};
@@ -25,6 +23,8 @@ use np_common::packet::{AUTHENTICATION, ESP, ICMPV6, TCP, UDP};
 use np_common::rules::{ClassId, RuleSetId};
 use np_common::tag::{Began, Tag};
 use np_common::verdict::Verdict;
+use np_policy::plan::simulate::Simulated;
+use np_policy::plan::{PortPrefix, RulePrefix, Tables};
 use np_tests::wire::{self, Fragment, Ip};
 
 use Hook::{FromPod, FromUplink, ToPod, ToUplink};

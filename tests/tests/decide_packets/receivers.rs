@@ -1,8 +1,8 @@
 //! A reply is one for the pod that opened its flow, and for nobody else.
 
-use np_agent::plan::simulate::Simulated;
 use np_common::packet::{ACK, ICMP, SYN};
 use np_common::verdict::{Action, Reason};
+use np_policy::plan::simulate::Simulated;
 
 use super::*;
 

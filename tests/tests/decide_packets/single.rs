@@ -1,10 +1,10 @@
 //! Packets on their own, at each hook.
 
-use np_agent::plan::Tables;
-use np_agent::plan::simulate::Simulated;
 use np_common::config::Config;
 use np_common::packet::{ACK, ICMP, SYN};
 use np_common::verdict::{Reason, Verdict};
+use np_policy::plan::Tables;
+use np_policy::plan::simulate::Simulated;
 use np_tests::wire::{self, Ip};
 
 use super::*;

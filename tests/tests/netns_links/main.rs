@@ -20,10 +20,8 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
     unistd::gettid,
 };
-use np_agent::{
-    links::{LinksError, Monitor},
-    model::{Device, DeviceChange, IfIndex, Lower},
-};
+use np_agent::links::{LinksError, Monitor};
+use np_policy::model::{Device, DeviceChange, IfIndex, Lower};
 use tokio::{runtime, time};
 
 use crate::node::*;

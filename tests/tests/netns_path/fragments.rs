@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use np_agent::model::IfIndex;
+use np_policy::model::IfIndex;
 use np_tests::address::Family;
 use np_tests::matrix;
 use np_tests::sockets;

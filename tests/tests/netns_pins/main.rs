@@ -21,8 +21,6 @@ use np_agent::dataplane::{
     self, AttachError, CleanupReport, DataplaneError, Mechanism, NamespaceLock, Opened, Options,
     Pinned, Side, TcSide,
 };
-use np_agent::model::IfIndex;
-use np_agent::plan::{Op, PortPrefix, RulePrefix, Tables};
 use np_common::addr::Addr;
 use np_common::config::Config;
 use np_common::direction::Hook;
@@ -31,6 +29,8 @@ use np_common::maps;
 use np_common::packet::{ETH_P_IPV4, ETH_P_IPV6, UDP};
 use np_common::rules::{ClassId, RuleSetId};
 use np_common::verdict::Reason;
+use np_policy::model::IfIndex;
+use np_policy::plan::{Op, PortPrefix, RulePrefix, Tables};
 use np_tests::bpf::{self, ObjectId, Place, TcSide as TestSide};
 use np_tests::sandbox::{Netns, command, ifindex, ip, join, sandbox};
 use np_tests::wire;

@@ -1,6 +1,6 @@
 //! From the programs and maps of one version to those of another, under traffic.
 
-use np_agent::plan::Record;
+use np_policy::plan::Record;
 use np_tests::matrix;
 
 use super::*;

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::Asked;
-use crate::explain::{End, EndError, Explain, Family, Judgement, Probe, Standing};
-use crate::model::{Endpoints, Pod, Service};
+use np_policy::explain::{End, EndError, Explain, Family, Judgement, Probe, Standing};
+use np_policy::model::{Endpoints, Pod, Service};
 
 pub struct Hints {
     services: Vec<Service>,

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::out;
 use crate::args::{Expect, ExplainArgs, Output};
-use crate::explain::{EndError, Explain, Family, Judgement, Probe, Protocol};
+use np_policy::explain::{EndError, Explain, Family, Judgement, Probe, Protocol};
 
 /// What was asked cannot be answered.
 const BAD_INPUT: u8 = 2;

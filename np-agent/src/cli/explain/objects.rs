@@ -5,9 +5,9 @@ use anyhow::{Context, bail};
 use super::hints::Hints;
 use crate::admin;
 use crate::args::ExplainArgs;
-use crate::index::{Index, Touched};
-use crate::model::{Background, Change};
 use crate::source::{Batch, MEMORY, Manifests, remembered};
+use np_policy::index::{Index, Touched};
+use np_policy::model::{Background, Change};
 
 /// What a refused manifest costs a run of the agent is its last good version; here there is none,
 /// and a verdict without the policy would be wrong.

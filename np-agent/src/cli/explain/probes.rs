@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::hints::Hints;
 use super::{Asked, BAD_INPUT, OWN_NODE, sound};
 use crate::args::Expect;
-use crate::explain::{Explain, Judgement, Protocol};
+use np_policy::explain::{Explain, Judgement, Protocol};
 
 /// An unknown field is refused: a misspelt "protocol" would be judged as TCP.
 #[derive(Deserialize)]

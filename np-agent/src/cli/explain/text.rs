@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::explain::{
+use np_policy::explain::{
     End, Judgement, Miss, PeerList, PortList, Probe, Protocol, Side, Standing, Unless, Wrong,
 };
 

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio::task;
 
 use super::timing::{Dice, Timing};
-use crate::model::NodeName;
+use np_policy::model::NodeName;
 
 /// Where the API server is, and who we are to it.
 #[derive(Clone, Debug)]

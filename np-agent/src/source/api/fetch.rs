@@ -19,7 +19,7 @@ use super::reflector::{Failure, Reflector, Step};
 use super::resource::Resource;
 use super::timing::Timing;
 use super::wire::{Line, Page, Status};
-use crate::model::NodeName;
+use np_policy::model::NodeName;
 
 /// The state of a feed, for whoever asks.
 pub(super) type Shared = Arc<Mutex<Reflector>>;

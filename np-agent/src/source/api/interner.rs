@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::model::{ContainerPort, Labels, NodeName, Object};
+use np_policy::model::{ContainerPort, Labels, NodeName, Object};
 
 #[derive(Debug, Default)]
 pub(super) struct Interner {

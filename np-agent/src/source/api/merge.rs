@@ -10,9 +10,9 @@ use std::hash::{BuildHasher, RandomState};
 
 use super::read::Read;
 use super::resource::Resource;
-use crate::model::{Change, NodeName, Object, ObjectKey, PodUid};
 use crate::source::Batch;
 use crate::source::narrowed::Narrowed;
+use np_policy::model::{Change, NodeName, Object, ObjectKey, PodUid};
 
 /// What a feed brings.
 #[derive(Debug)]

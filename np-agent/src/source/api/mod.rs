@@ -38,7 +38,7 @@ use self::merge::{Event, Merge};
 use self::reflector::Reflector;
 use self::taint::Taint;
 use super::Batch;
-use crate::model::NodeName;
+use np_policy::model::NodeName;
 
 pub use connection::{Access, AccessError};
 pub use health::{FeedStatus, Health};

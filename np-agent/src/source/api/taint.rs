@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::connection::{Connection, chain};
 use super::resource::Resource;
 use super::timing::{Dice, Timing};
-use crate::model::NodeName;
+use np_policy::model::NodeName;
 
 /// What is to be taken away, and when.
 #[derive(Debug)]

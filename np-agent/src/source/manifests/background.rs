@@ -11,9 +11,9 @@ use ipnet::IpNet;
 use super::fields::{At, Fields, Problems, Refused, all};
 use super::tree::{Entry, Value};
 use super::{metadata, objects};
-use crate::model::{DeclaredPort, Endpoints, Service, ServicePort, TargetPort, Workload};
 use crate::source::kind::Kind;
 use crate::source::names;
+use np_policy::model::{DeclaredPort, Endpoints, Service, ServicePort, TargetPort, Workload};
 
 pub(super) fn service<'n>(
     object: &Fields<'n>,

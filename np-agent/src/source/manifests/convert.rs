@@ -13,9 +13,9 @@ use super::kinds::{self, Extra, Item, Sort, Unreadable};
 use super::pieces::Origin;
 use super::tree::{self, Node, Place, Syntax, Value};
 use super::{background, metadata, objects, policy, written};
-use crate::model::{Background, Object, ObjectKey};
 use crate::source::invalid::{Invalid, shortened};
 use crate::source::kind::Kind;
+use np_policy::model::{Background, Object, ObjectKey};
 
 /// What a file says.
 #[derive(Debug, Default)]

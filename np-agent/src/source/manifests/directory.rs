@@ -16,9 +16,9 @@ use super::convert::{Claim, Parsed};
 use super::memory::{self, Good};
 use super::pieces;
 use super::scan::{self, Scan};
-use crate::model::{Background, Change, ObjectKey};
 use crate::source::invalid::Invalid;
 use crate::source::{Batch, SourceError};
+use np_policy::model::{Background, Change, ObjectKey};
 
 const PARSER_STACK: usize = 16 << 20;
 

@@ -3,9 +3,9 @@
 
 use super::fields::Fields;
 use super::tree::{Entry, Value};
-use crate::model::{NodeName, ObjectKey, PodKey, PolicyKey};
 use crate::source::invalid::shortened;
 use crate::source::kind::Kind;
+use np_policy::model::{NodeName, ObjectKey, PodKey, PolicyKey};
 
 /// What a document says it is, however broken the rest.
 #[derive(Debug, Default)]

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Object;
 use crate::source::SourceError;
+use np_policy::model::Object;
 
 /// The file's name in an agent's run directory.
 pub const MEMORY: &str = "manifests.json";

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::fields::{Fields, Problems, Refused, all};
 use super::tree::Place;
-use crate::model::{SOURCE_PREFIXES, SourcePrefixes};
 use crate::source::kind::Kind;
 use crate::source::names;
 use crate::source::prefixes;
 use crate::source::time;
+use np_policy::model::{SOURCE_PREFIXES, SourcePrefixes};
 
 #[derive(Debug, Default)]
 pub(super) struct Metadata {

@@ -7,11 +7,11 @@ use ipnet::IpNet;
 use super::fields::{At, Fields, Problems, Refused, all};
 use super::metadata::Metadata;
 use super::tree::Value;
-use crate::model::{
-    ContainerPort, Namespace, Node, NodeName, Phase, Pod, PodKey, PodUid, Protocol,
-};
 use crate::source::cidr;
 use crate::source::names;
+use np_policy::model::{
+    ContainerPort, Namespace, Node, NodeName, Phase, Pod, PodKey, PodUid, Protocol,
+};
 
 pub(super) fn namespace(metadata: Metadata) -> Namespace {
     let mut labels = metadata.labels;

@@ -9,8 +9,10 @@ use super::metadata::Metadata;
 use super::objects;
 use super::selector;
 use super::tree::Value;
-use crate::model::{Direction, IpBlock, Peer, Policy, PolicyKey, PortMatch, Ports, Rule, Selector};
 use crate::source::names;
+use np_policy::model::{
+    Direction, IpBlock, Peer, Policy, PolicyKey, PortMatch, Ports, Rule, Selector,
+};
 
 pub(super) fn read<'n>(
     object: &Fields<'n>,

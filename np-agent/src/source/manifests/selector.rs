@@ -5,8 +5,8 @@
 
 use super::fields::{At, Fields, Problems, Refused, all};
 use super::hints;
-use crate::model::{Requirement, Selector, Values};
 use crate::source::names;
+use np_policy::model::{Requirement, Selector, Values};
 
 const OPERATORS: [&str; 4] = ["In", "NotIn", "Exists", "DoesNotExist"];
 

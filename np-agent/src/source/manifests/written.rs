@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::fields::{At, Fields, Problems, join};
 use super::selector;
 use super::tree::{Node, Place, Value};
-use crate::model::Written;
+use np_policy::model::Written;
 
 /// `position` turns a place in the document into line and column of the file.
 pub(super) fn read(object: &Fields<'_>, position: impl Fn(Place) -> (u32, u32)) -> Written {

@@ -16,9 +16,9 @@ use serde_json::{Map, Value};
 use self::notes::Notes;
 use super::prune::{self, Keep};
 use super::resource::Resource;
-use crate::model::{NodeName, Object, ObjectKey, PodKey, PolicyKey};
 use crate::source::kind::Kind;
 use crate::source::narrowed::Narrowed;
+use np_policy::model::{NodeName, Object, ObjectKey, PodKey, PolicyKey};
 
 /// An object as it was read.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ const METADATA: Keep = Keep::Fields(&[
     ("creationTimestamp", Keep::Whole),
     ("deletionTimestamp", Keep::Whole),
     ("labels", Keep::Whole),
-    ("annotations", Keep::Fields(&[(crate::model::SOURCE_PREFIXES, Keep::Whole)])),
+    ("annotations", Keep::Fields(&[(np_policy::model::SOURCE_PREFIXES, Keep::Whole)])),
 ]);
 const IDENTITY: Keep = Keep::Fields(&[(
     "metadata",

@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use super::notes::Notes;
 use super::policy::{number, protocol};
-use crate::model::{
+use crate::source::{cidr, names, prefixes, time};
+use np_policy::model::{
     ContainerPort, Labels, Namespace, Node, NodeName, Phase, Pod, PodKey, PodUid, Protocol,
     SOURCE_PREFIXES,
 };
-use crate::source::{cidr, names, prefixes, time};
 
 const NO_LABELS: &str = "it is as if it did not exist: no selector matches it";
 const NO_ADDRESS: &str = "this address is nobody's";

@@ -11,8 +11,10 @@ use serde_json::{Map, Value};
 
 use super::notes::{Notes, below};
 use super::selector::selector;
-use crate::model::{IpBlock, Peer, Policy, PolicyKey, PortMatch, Ports, Protocol, Rule, Selector};
 use crate::source::{cidr, names};
+use np_policy::model::{
+    IpBlock, Peer, Policy, PolicyKey, PortMatch, Ports, Protocol, Rule, Selector,
+};
 
 const NO_RULES: &str = "the pods that it selects are isolated, and it allows nothing";
 const ALL_PODS: &str = "every pod of its namespace is isolated, and it allows nothing";

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::notes::{Notes, below};
-use crate::model::{Requirement, Selector};
+use np_policy::model::{Requirement, Selector};
 
 /// Reads a selector; none when a part of it is not understood.
 pub(super) fn selector(

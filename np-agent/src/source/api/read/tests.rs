@@ -7,7 +7,7 @@ use proptest::sample::Index;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::{Direction, Labels, Peer, Policy, PortMatch, Ports, Protocol, Rule};
+use np_policy::model::{Direction, Labels, Peer, Policy, PortMatch, Ports, Protocol, Rule};
 
 fn read_policy(object: &Value) -> (Policy, Vec<Narrowed>) {
     let read = read(Resource::Policies, &object.to_string()).expect("it has a name");
