@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::hash::hash_of;
+use super::content::hash_of;
 use crate::model::{ContainerPort, IpBlock, Selector};
 
 /// One test that policies put to a peer.
@@ -80,6 +80,6 @@ impl Atoms {
     pub fn content(&self, set: &AtomSet) -> u64 {
         let atoms: BTreeSet<&Atom> =
             set.iter().filter_map(|id| self.get(*id)).map(Arc::as_ref).collect();
-        hash_of(&atoms)
+        hash_of(atoms.into_iter())
     }
 }

@@ -9,7 +9,7 @@
 //! address asked anew.
 
 mod atoms;
-mod hash;
+mod content;
 mod peers;
 mod rule_set;
 mod selectors;

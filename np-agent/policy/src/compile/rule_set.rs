@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::Atom;
-use super::hash::hash_of;
+use super::content::hash_of;
 use crate::model::{Direction, Peer, Pod, Policy, PortMatch, Ports, Protocol, Rule};
 
 /// Rules without order or repetition: pods with equal content share it.
@@ -110,7 +110,7 @@ impl FromIterator<AllowRule> for RuleSet {
         let most = rules.iter().map(AllowRule::pieces).fold(Pieces::default(), |sum, more| {
             Pieces { numbers: sum.numbers + more.numbers, names: sum.names + more.names }
         });
-        Self { content: hash_of(&rules), rules, most }
+        Self { content: hash_of(rules.iter()), rules, most }
     }
 }
 

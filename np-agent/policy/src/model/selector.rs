@@ -47,7 +47,7 @@ impl Selector {
         self.requirements.is_empty()
     }
 
-    pub fn requirements(&self) -> impl Iterator<Item = &Requirement> {
+    pub fn requirements(&self) -> impl ExactSizeIterator<Item = &Requirement> {
         self.requirements.iter()
     }
 }
