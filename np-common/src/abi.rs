@@ -11,6 +11,15 @@ macro_rules! map_type {
             $($(#[$field_meta])* $vis $field: $type,)*
         }
 
+        impl $name {
+            /// Its fields in order, as the programs and the agent agree on them.
+            #[cfg(feature = "user")]
+            pub const LAYOUT: &str = concat!(
+                stringify!($name), " ", $size,
+                $(" ", stringify!($field), ":", stringify!($type),)*
+            );
+        }
+
         // The sum of the fields equals the whole: there is no padding to leak or to compare.
         const _: () = assert!(size_of::<$name>() == $size);
         const _: () = assert!(0 $(+ size_of::<$type>())* == $size);
