@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::host::{Host, HostId, Kind};
 use super::mark::Mark;
-use super::seen::{Flow, Form, Seen};
+use super::seen::{Flow, Form, Ip, Seen};
 use super::tap::{Frame, SECOND, Time, now};
 use super::version::Version;
 use crate::proxy::Service;
@@ -51,6 +51,8 @@ pub struct Chronicle {
     answered: BTreeMap<(HostId, Flow), Time>,
     /// When a host first and last got a packet.
     got: BTreeMap<(HostId, Flow), (Time, Time)>,
+    /// As what a host got what another had sent, and how that one had sent it: nodes translate on the way.
+    reached: BTreeMap<(HostId, Flow, HostId), Flow>,
     pub story: VecDeque<(Time, String)>,
     pub arrivals: VecDeque<Frame>,
     /// From when until when a stranger's program was attached.
@@ -119,6 +121,7 @@ impl Chronicle {
             if let Some(ip) = ip {
                 let (_, last) = self.got.entry((frame.host, ip.flow)).or_insert((frame.time, 0));
                 *last = frame.time;
+                self.reach(&frame, ip);
             }
             self.arrivals.push_back(frame);
             return;
@@ -137,6 +140,24 @@ impl Chronicle {
                 self.carried.entry(mark).or_default().push(carried);
             }
         }
+    }
+
+    fn reach(&mut self, frame: &Frame, ip: Ip) {
+        if ip.form != Form::Ported {
+            return;
+        }
+        for mark in Mark::find(&frame.bytes) {
+            if let Some(Sent { author, flow: Some(flow), form: Some(Form::Ported), .. }) =
+                self.sent.get(&mark)
+            {
+                self.reached.insert((frame.host, ip.flow, *author), *flow);
+            }
+        }
+    }
+
+    /// What an author had sent that a host got as this.
+    pub fn reached(&self, host: HostId, flow: &Flow, author: HostId) -> Option<Flow> {
+        self.reached.get(&(host, *flow, author)).copied()
     }
 
     /// Whether a host had sent a packet of this flow before.
@@ -185,6 +206,7 @@ impl Chronicle {
     pub fn bury(&mut self, host: HostId) {
         self.opened.retain(|(by, _), _| *by != host);
         self.answered.retain(|(by, _), _| *by != host);
+        self.reached.retain(|(by, _, author), _| *by != host && *author != host);
         let old = now().saturating_sub(LONG);
         self.got.retain(|(by, _), (_, last)| *by != host && *last > old);
     }

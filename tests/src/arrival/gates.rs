@@ -223,6 +223,7 @@ impl<'a> Case<'a> {
                 let straight = straight.then_some(asked);
                 straight
                     .or_else(|| self.asked_before_a_port_was_taken(emitter))
+                    .or_else(|| self.asked_by_another_port(emitter))
                     .or_else(|| self.asked_as_the_node(&emitter.flow))
                     .or_else(|| self.asked_by_a_service(sender?, emitter.flow.sport))
             }
@@ -266,6 +267,21 @@ impl<'a> Case<'a> {
         let outside = emitter.pod.is_none() && asked.dst == self.ip.flow.src;
         let known = self.chronicle.opened(self.id, &asked, self.time);
         (outside && known && asked.src == self.ip.flow.dst).then_some(asked)
+    }
+
+    /// What the receiver has asked, and the sender got by the very tuple that this answers. Where the
+    /// receiver's port was taken, its node gives the question another, and once it has forgotten that,
+    /// it leaves the answer as it is.
+    fn asked_by_another_port(&self, emitter: &Emitter) -> Option<Flow> {
+        if !self.receiver.has(self.ip.flow.dst) {
+            return None;
+        }
+        let wire = emitter.flow.reversed();
+        let asked = |host| self.chronicle.reached(host, &wire, self.id);
+        match emitter.pod {
+            Some(id) => asked(id),
+            None => self.chronicle.outsiders().find_map(asked),
+        }
     }
 
     /// What the receiver has asked by the very tuple that this answers on the wire, translated to its

@@ -350,3 +350,22 @@ fn an_answer_whose_source_port_was_taken_is_an_answer() {
     assert!(little.arrives("closed", &other_port(&no_answer, 93)).is_err());
     assert!(little.arrives("closed", &no_answer).is_err());
 }
+
+/// The question's source port was taken, so the node gave it another, and has forgotten that since.
+#[test]
+fn an_answer_to_a_port_that_the_node_gave_a_question_is_an_answer() {
+    let mut little = Little::new();
+    let (closed, far) = (little.address("closed"), little.address("far"));
+    let mut question = little.send("closed", closed, far, (8080, 7));
+    question.payload.splice(0..2, 93u16.to_be_bytes());
+    assert_eq!(little.arrives("far", &question), Ok(Why::Allowed));
+    assert_eq!(little.talk("far", "closed", (7, 93)), Ok(Why::Reply));
+    assert!(little.talk("far", "closed", (8, 93)).is_err());
+    let other = little.send("internet", little.address("internet"), closed, (7, 93));
+    assert!(little.arrives("closed", &other).is_err());
+    // What somebody else has asked by that tuple opens nothing for the address's owner.
+    let mut forged = little.send("internet", closed, far, (8080, 7));
+    forged.payload.splice(0..2, 94u16.to_be_bytes());
+    assert_eq!(little.arrives("far", &forged), Ok(Why::Allowed));
+    assert!(little.talk("far", "closed", (7, 94)).is_err());
+}
