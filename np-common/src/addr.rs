@@ -21,11 +21,13 @@ impl Addr {
     /// `::`; also "no address".
     pub const UNSPECIFIED: Addr = Addr { words: [0; 4] };
 
+    /// Makes the v4-mapped address of an IPv4 address in network order.
     #[inline(always)]
     pub const fn from_v4(bytes: [u8; 4]) -> Self {
         Self { words: [0, 0, MAPPED, u32::from_ne_bytes(bytes)] }
     }
 
+    /// Makes an address of 16 bytes in network order.
     #[inline(always)]
     pub const fn from_v6(bytes: [u8; 16]) -> Self {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
@@ -37,6 +39,7 @@ impl Addr {
         ])
     }
 
+    /// Makes an address of four words as they lie in memory.
     #[inline(always)]
     pub const fn from_v6_words(words: [u32; 4]) -> Self {
         Self { words }
@@ -48,12 +51,14 @@ impl Addr {
         self.words
     }
 
+    /// Says whether it is IPv4, which is held v4-mapped.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
         let [first, second, third, _] = self.words;
         first == 0 && second == 0 && third == MAPPED
     }
 
+    /// Says whether it is `::` or `0.0.0.0`.
     #[inline(always)]
     pub const fn is_unspecified(&self) -> bool {
         let [first, second, third, fourth] = self.words;

@@ -12,17 +12,20 @@ map_type! {
 const PENDING_ALLOWED: u64 = 1 << 32;
 
 impl Config {
+    /// Makes the word of a generation, and of what devices that are not known yet may do.
     #[inline(always)]
     pub const fn new(generation: u32, pending_allowed: bool) -> Self {
         let flags = if pending_allowed { PENDING_ALLOWED } else { 0 };
         Self { bits: generation as u64 | flags }
     }
 
+    /// Reads what [`Config::bits`] gave.
     #[inline(always)]
     pub const fn from_bits(bits: u64) -> Self {
         Self { bits }
     }
 
+    /// Returns the word as it lies in the map.
     #[inline(always)]
     pub const fn bits(self) -> u64 {
         self.bits

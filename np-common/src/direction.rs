@@ -3,7 +3,9 @@
 /// A direction of traffic, always seen from the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
+    /// What a pod receives.
     Ingress,
+    /// What a pod sends.
     Egress,
 }
 
@@ -23,6 +25,7 @@ pub enum Hook {
 }
 
 impl Hook {
+    /// Every hook, by its number.
     pub const ALL: [Hook; 4] = [Hook::FromPod, Hook::ToPod, Hook::FromUplink, Hook::ToUplink];
 
     /// The name of the hook and of the program that runs there.

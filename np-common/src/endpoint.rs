@@ -14,20 +14,24 @@ use crate::rules::RuleSetId;
 pub struct EndpointId(u16);
 
 impl EndpointId {
+    /// No pod of this node.
     pub const NONE: EndpointId = EndpointId(0);
     /// The greatest id; in a tag 4095 stands for "no pod of this node".
     pub const MAX: EndpointId = EndpointId(4094);
 
+    /// Makes an id; 0 is [`EndpointId::NONE`].
     #[inline(always)]
     pub const fn new(id: u16) -> Self {
         Self(id)
     }
 
+    /// Returns the number.
     #[inline(always)]
     pub const fn get(self) -> u16 {
         self.0
     }
 
+    /// Says whether it names no pod.
     #[inline(always)]
     pub const fn is_none(self) -> bool {
         self.0 == 0
@@ -63,8 +67,10 @@ map_type! {
 const LAYER3: u64 = 1 << 48;
 
 impl Iface {
+    /// A slot that is about no device.
     pub const EMPTY: Iface = Iface { bits: 0 };
 
+    /// Makes the element of a device.
     #[inline(always)]
     pub const fn new(ifindex: u32, role: Role, endpoint: EndpointId) -> Self {
         let id = endpoint.get() as u64 & 0xfff;
@@ -77,21 +83,25 @@ impl Iface {
         Self { bits: self.bits | LAYER3 }
     }
 
+    /// Reads what [`Iface::bits`] gave.
     #[inline(always)]
     pub const fn from_bits(bits: u64) -> Self {
         Self { bits }
     }
 
+    /// Returns the element as it lies in the map.
     #[inline(always)]
     pub const fn bits(self) -> u64 {
         self.bits
     }
 
+    /// Returns the index of the device that the slot is about.
     #[inline(always)]
     pub const fn ifindex(self) -> u32 {
         self.bits as u32
     }
 
+    /// Returns the pod behind the device, if it is a pod's.
     #[inline(always)]
     pub const fn endpoint(self) -> EndpointId {
         EndpointId::new((self.bits >> 32) as u16 & 0xfff)
@@ -111,6 +121,7 @@ impl Iface {
         }
     }
 
+    /// Says whether frames of the device have no link-layer header.
     #[inline(always)]
     pub const fn is_layer3(self) -> bool {
         self.bits & LAYER3 != 0
@@ -146,11 +157,13 @@ impl PolicyWord {
         Self { bits }
     }
 
+    /// Reads what [`PolicyWord::bits`] gave.
     #[inline(always)]
     pub const fn from_bits(bits: u64) -> Self {
         Self { bits }
     }
 
+    /// Returns the word as it lies in the map.
     #[inline(always)]
     pub const fn bits(self) -> u64 {
         self.bits

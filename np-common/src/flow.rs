@@ -12,11 +12,15 @@ use crate::addr::Addr;
 use crate::endpoint::EndpointId;
 
 map_type! {
+    /// The key of FLOWS and DENIED: a tuple, as its first packet had it, and the leg it was seen on.
     pub struct FlowKey: 40 bytes {
+        /// Who sent the first packet.
         pub src: Addr,
+        /// Who it was for.
         pub dst: Addr,
         /// Ports in network order; an echo has its id and kind here, see `packet`.
         pub sport: u16,
+        /// As for the source.
         pub dport: u16,
         /// The IP protocol, and above it the [`Leg`].
         pub protocol: u32,
@@ -47,6 +51,7 @@ impl FlowKey {
         Self { protocol: self.protocol & 0xff, ..self }
     }
 
+    /// Swaps the two ends.
     #[inline(always)]
     pub const fn reversed(&self) -> Self {
         Self {
@@ -169,6 +174,7 @@ impl Denied {
 }
 
 impl Flow {
+    /// Makes the entry of a flow that was judged now, under this generation.
     #[inline(always)]
     pub const fn new(
         generation: u32,

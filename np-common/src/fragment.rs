@@ -9,6 +9,7 @@ use crate::endpoint::EndpointId;
 use crate::packet::Packet;
 
 map_type! {
+    /// The key of FRAGMENTS: which datagram a fragment is of.
     pub struct FragmentKey: 44 bytes {
         src: Addr,
         dst: Addr,
@@ -53,10 +54,11 @@ impl FragmentKey {
 map_type! {
     /// What a first fragment says of the others.
     pub struct PortPair: 8 bytes {
-        /// Network order.
+        /// The source port in network order.
         pub sport: u16,
+        /// The destination port in network order.
         pub dport: u16,
-        /// In IPv6 a later fragment can name an extension header here.
+        /// The protocol's number: in IPv6 a later fragment can name an extension header here.
         pub protocol: u32,
     }
 }

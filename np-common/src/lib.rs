@@ -11,6 +11,7 @@
 //! way ids are made of content, is a new [`ABI_VERSION`]; pins live in a directory named by it.
 #![cfg_attr(not(test), no_std)]
 #![deny(clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]
+#![warn(missing_docs)]
 
 mod abi;
 pub mod addr;

@@ -15,20 +15,32 @@ use crate::verdict::Reason;
 /// What the kernel must say of a pinned map for it to be ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapSpec {
+    /// As the programs declare it and the kernel shows it.
     pub name: &'static str,
+    /// The kernel's type of map.
     pub kind: Kind,
+    /// The size of a key in bytes; a trie's includes the prefix length.
     pub key: u32,
+    /// The size of a value in bytes.
     pub value: u32,
+    /// How many elements it has room for.
     pub max_entries: u32,
+    /// `BPF_F_…` of linux/bpf.h.
     pub flags: u32,
 }
 
+/// The types of maps in use, each `BPF_MAP_TYPE_…` of linux/bpf.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// `ARRAY`.
     Array,
+    /// `PERCPU_ARRAY`.
     PerCpuArray,
+    /// `HASH`.
     Hash,
+    /// `LRU_HASH`.
     LruHash,
+    /// `LPM_TRIE`.
     LpmTrie,
 }
 
@@ -54,6 +66,7 @@ const fn spec<K, V>(name: &'static str, kind: Kind, max_entries: u32, flags: u32
 pub const IFACES: MapSpec = spec::<u32, Iface>("IFACES", Kind::Array, 1 << 16, MMAPABLE);
 /// Devices whose slot in IFACES is taken by another.
 pub const IFACES_MORE: MapSpec = spec::<u32, Iface>("IFACES_MORE", Kind::Hash, 4096, NO_PREALLOC);
+/// Endpoint id → its addresses, and how it is policed.
 pub const ENDPOINTS: MapSpec = spec::<u32, Endpoint>("ENDPOINTS", Kind::Array, 4096, MMAPABLE);
 /// Address of a local pod → its endpoint id.
 pub const LOCAL: MapSpec = spec::<Addr, u32>("LOCAL", Kind::Hash, 16384, NO_PREALLOC);
@@ -71,10 +84,12 @@ pub const CIDRS: MapSpec = MapSpec {
     key: (LPM_PREFIX + size_of::<CidrKey>()) as u32,
     ..spec::<u32, u32>("CIDRS", Kind::LpmTrie, 1 << 17, NO_PREALLOC)
 };
+/// Rule set, class, protocol and a prefix of ports → allowed.
 pub const RULES: MapSpec = MapSpec {
     key: (LPM_PREFIX + size_of::<RuleKey>()) as u32,
     ..spec::<u32, u32>("RULES", Kind::LpmTrie, 1 << 20, NO_PREALLOC)
 };
+/// What was allowed, so that answers pass.
 pub const FLOWS: MapSpec = spec::<FlowKey, Flow>("FLOWS", Kind::LruHash, 1 << 17, 0);
 /// Tuples that were denied and did not show which side began, see [`Denied`].
 pub const DENIED: MapSpec = spec::<FlowKey, Denied>("DENIED", Kind::LruHash, 1 << 13, 0);
@@ -83,6 +98,7 @@ pub const FRAGMENTS: MapSpec =
     spec::<FragmentKey, PortPair>("FRAGMENTS", Kind::LruHash, 1 << 13, 0);
 /// What the tunnels of the node unwrap, as a set, see [`crate::tunnel`].
 pub const TUNNELS: MapSpec = spec::<u32, u64>("TUNNELS", Kind::Array, TUNNEL_WORDS, MMAPABLE);
+/// The one word about everything.
 pub const CONFIG: MapSpec = spec::<u32, Config>("CONFIG", Kind::Array, 1, MMAPABLE);
 /// Packets per hook and Reason, see [`counter_index`].
 pub const COUNTERS: MapSpec =
@@ -92,6 +108,7 @@ pub const COUNTERS: MapSpec =
 pub const RECORDS: MapSpec =
     spec::<u32, [u8; RECORD_CHUNK]>("RECORDS", Kind::Array, RECORD_CHUNKS as u32, MMAPABLE);
 
+/// Every map that is pinned.
 pub const ALL: [MapSpec; 15] = [
     IFACES,
     IFACES_MORE,

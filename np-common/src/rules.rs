@@ -16,11 +16,13 @@ impl ClassId {
     /// Satisfies nothing: the class of every address without an entry.
     pub const NONE: ClassId = ClassId(0);
 
+    /// Makes an id.
     #[inline(always)]
     pub const fn new(id: u32) -> Self {
         Self(id)
     }
 
+    /// Returns the number.
     #[inline(always)]
     pub const fn get(self) -> u32 {
         self.0
@@ -33,13 +35,16 @@ impl ClassId {
 pub struct RuleSetId(u32);
 
 impl RuleSetId {
+    /// The greatest number.
     pub const MAX: u32 = 0x0fff_ffff;
 
+    /// Makes an id; only the lowest 28 bits count.
     #[inline(always)]
     pub const fn new(id: u32) -> Self {
         Self(id & Self::MAX)
     }
 
+    /// Returns the number.
     #[inline(always)]
     pub const fn get(self) -> u32 {
         self.0
@@ -61,6 +66,7 @@ impl CidrKey {
     /// The prefix length of a lookup.
     pub const BITS: u32 = 160;
 
+    /// Makes the key of an address, at its full length.
     #[inline(always)]
     pub const fn of(addr: &Addr) -> Self {
         let words = addr.words();
@@ -72,6 +78,7 @@ impl CidrKey {
         }
     }
 
+    /// Says whether it is of the IPv4 family.
     pub const fn is_v4(&self) -> bool {
         self.family == 4
     }
@@ -105,6 +112,7 @@ impl RuleKey {
     /// The prefix length of a rule for every protocol.
     pub const CLASS_BITS: u32 = 64;
 
+    /// Makes the key of a port, which is in host byte order here.
     #[inline(always)]
     pub const fn new(rule_set: RuleSetId, class: ClassId, protocol: u8, port: u16) -> Self {
         Self {
@@ -115,18 +123,22 @@ impl RuleKey {
         }
     }
 
+    /// Returns the rule set.
     pub const fn rule_set(&self) -> RuleSetId {
         RuleSetId::new(u32::from_be(self.rule_set))
     }
 
+    /// Returns the class of peers.
     pub const fn class(&self) -> ClassId {
         ClassId::new(u32::from_be(self.class))
     }
 
+    /// Returns the protocol's number.
     pub const fn protocol(&self) -> u8 {
         u16::from_be(self.protocol) as u8
     }
 
+    /// Returns the port in host byte order.
     pub const fn port(&self) -> u16 {
         u16::from_be(self.port)
     }

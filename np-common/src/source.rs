@@ -25,6 +25,7 @@ impl SourceKey {
     /// The prefix length of a lookup.
     pub const BITS: u32 = 32 + CidrKey::BITS;
 
+    /// Makes the key of an address that an endpoint sends from, at its full length.
     #[inline(always)]
     pub const fn of(endpoint: EndpointId, addr: &Addr) -> Self {
         Self { endpoint: endpoint.get() as u32, cidr: CidrKey::of(addr) }
@@ -36,6 +37,7 @@ impl SourceKey {
         (!id.is_none() && id <= EndpointId::MAX).then_some(id)
     }
 
+    /// Returns the address part.
     pub const fn cidr(&self) -> &CidrKey {
         &self.cidr
     }

@@ -10,6 +10,7 @@ use crate::packet::UDP;
 pub const IPIP: u8 = 4;
 /// IPv6 in IP.
 pub const SIT: u8 = 41;
+/// Protocol number of GRE.
 pub const GRE: u8 = 47;
 
 /// How a tunnel's packets are told from others on the way between nodes.
@@ -60,6 +61,7 @@ impl Encapsulation {
         self.number() / u64::BITS
     }
 
+    /// Returns its bit in [`Encapsulation::word`].
     #[inline(always)]
     pub const fn bit(self) -> u64 {
         1 << (self.number() % u64::BITS)

@@ -11,6 +11,7 @@ pub enum Action {
     /// Go on to the next program (TCX_NEXT, -1). Never OK, which would hide other people's
     /// programs behind ours.
     Pass,
+    /// The packet is dropped.
     Drop,
 }
 
@@ -18,12 +19,14 @@ pub enum Action {
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
+    /// Why it passes or not.
     pub reason: Reason,
     /// What the packet carries from here on.
     pub tag: Tag,
 }
 
 impl Verdict {
+    /// Returns what happens to the packet.
     #[inline(always)]
     pub const fn action(&self) -> Action {
         posture(self.reason)

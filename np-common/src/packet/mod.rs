@@ -19,17 +19,26 @@ use crate::flow::FlowKey;
 use crate::fragment::PortPair;
 use crate::tunnel::Encapsulation;
 
+/// Protocol number of ICMP.
 pub const ICMP: u8 = 1;
+/// Protocol number of TCP.
 pub const TCP: u8 = 6;
+/// Protocol number of UDP.
 pub const UDP: u8 = 17;
+/// Protocol number of IPsec's ESP.
 pub const ESP: u8 = 50;
 /// In IPv6 it is an extension header, which is followed.
 pub const AUTHENTICATION: u8 = 51;
+/// Protocol number of ICMPv6.
 pub const ICMPV6: u8 = 58;
+/// Protocol number of SCTP.
 pub const SCTP: u8 = 132;
 
+/// Ethertype of IPv4, in host byte order.
 pub const ETH_P_IPV4: u16 = 0x0800;
+/// Ethertype of ARP, in host byte order.
 pub const ETH_P_ARP: u16 = 0x0806;
+/// Ethertype of IPv6, in host byte order.
 pub const ETH_P_IPV6: u16 = 0x86dd;
 
 /// The length of an Ethernet header; VLAN tags are not in the packet at TC.
@@ -37,8 +46,11 @@ pub const ETH_HLEN: u32 = 14;
 
 /// TCP flags that move a flow's state.
 pub const FIN: u8 = 0x01;
+/// TCP flag.
 pub const SYN: u8 = 0x02;
+/// TCP flag.
 pub const RST: u8 = 0x04;
+/// TCP flag.
 pub const ACK: u8 = 0x10;
 
 /// Where bytes come from: an skb in the kernel, a slice elsewhere.
@@ -77,24 +89,34 @@ impl PacketReader for [u8] {
 /// What stands behind the link layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frame {
+    /// An IPv4 or IPv6 packet.
     Ip(Packet),
+    /// An ARP message.
     Arp,
+    /// Anything else.
     Other,
 }
 
+/// What a verdict needs of an IP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
+    /// The source address.
     pub src: Addr,
+    /// The destination address.
     pub dst: Addr,
     /// Ports in network byte order, 0 where the protocol has none. An echo has its id as the asking
     /// side's port and [`ECHO`] as the answering side's, so that an answer is its request's
     /// reverse and a request never is.
     pub sport: u16,
+    /// As for the source.
     pub dport: u16,
+    /// The protocol behind the IP headers, by its number.
     pub protocol: u8,
     /// 0 unless TCP.
     pub tcp_flags: u8,
+    /// What judges it: its tuple, or a rule of its own.
     pub kind: Kind,
+    /// How much of its datagram it is.
     pub piece: Piece,
     /// Which datagram a fragment is of, in host byte order; of no meaning for a whole one.
     pub datagram: u32,
@@ -106,21 +128,25 @@ pub struct Packet {
 /// How much of its datagram a packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
+    /// All of it.
     Whole,
     /// The first fragment: the one with the ports.
     First,
+    /// Any other fragment.
     Later,
 }
 
 /// The answering side's "port" of an echo.
 pub const ECHO: u16 = 8u16.to_be();
 
+/// What a packet is to the verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Part of a flow that the tuple names.
     Flow,
     /// A fragment after the first, as long as its ports are not known.
     Fragment,
+    /// An ICMP error, which is judged by the packet that it quotes.
     IcmpError,
     /// Neighbour and router solicitation, in the form that only a host on the link can send.
     NeighborDiscovery,
@@ -134,6 +160,7 @@ pub enum Kind {
     ListenerReport,
 }
 
+/// Why a packet cannot be judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParseError {
     /// Cut off, self-contradictory, or unreadable.
@@ -160,6 +187,7 @@ impl Packet {
         body: 0,
     };
 
+    /// Returns the key under which FLOWS has it.
     #[inline(always)]
     pub const fn flow_key(&self) -> FlowKey {
         FlowKey {
@@ -195,8 +223,11 @@ impl Packet {
 /// What is behind the link layer, without the packet itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layer {
+    /// IPv4 or IPv6.
     Ip,
+    /// ARP.
     Arp,
+    /// Anything else.
     Other,
 }
 
