@@ -1,7 +1,6 @@
 //! Who the agent is to the server, and what happens when that changes while it runs.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use np_agent::source::api::{Access, Resource, Source, Timing};
@@ -9,7 +8,7 @@ use np_policy::model::NodeName;
 use np_tests::fake_api::{self, FakeApi, PODS};
 use serde_json::{Value, json};
 
-use crate::world::{Follower, NODE, cluster, quick};
+use crate::world::{Follower, NODE, cluster, login, quick};
 
 async fn follow(api: &FakeApi, user: &Value) -> (Follower, std::path::PathBuf) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -69,17 +68,7 @@ async fn a_program_that_gives_credentials_is_run_again_when_they_are_refused() {
     let api = cluster();
     api.require_token("one");
     let place = tempfile::tempdir().expect("a directory");
-    let (program, token) = (place.path().join("login"), place.path().join("token"));
-    fs::write(&token, "one").expect("it is ours");
-    let script = format!(
-        "#!/bin/sh\nprintf '{{\"apiVersion\":\"client.authentication.k8s.io/v1\",\
-         \"kind\":\"ExecCredential\",\"status\":{{\"token\":\"%s\"}}}}' \"$(cat {})\"\n",
-        token.display()
-    );
-    fs::write(&program, script).expect("it is ours");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
-    let exec = json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1",
-        "command": program, "interactiveMode": "Never"}});
+    let (exec, token) = login(place.path(), "one");
     let (mut follower, _) = follow(&api, &exec).await;
     follower.until(|f| f.equals(&api)).await;
     fs::write(&token, "two").expect("it is ours");

@@ -1,8 +1,10 @@
 //! A fake server, a source that follows it, and the index that its batches make.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use np_agent::source::Batch;
@@ -33,6 +35,22 @@ pub fn quick() -> Timing {
         client: Duration::from_secs(60)..Duration::from_secs(120),
         stagger: Duration::ZERO,
     }
+}
+
+/// A user of a kubeconfig whose token a program prints, and the file that it prints.
+pub fn login(place: &Path, first: &str) -> (serde_json::Value, PathBuf) {
+    let (program, token) = (place.join("login"), place.join("token"));
+    fs::write(&token, first).expect("it is ours");
+    let script = format!(
+        "#!/bin/sh\nprintf '{{\"apiVersion\":\"client.authentication.k8s.io/v1\",\
+         \"kind\":\"ExecCredential\",\"status\":{{\"token\":\"%s\"}}}}' \"$(cat {})\"\n",
+        token.display()
+    );
+    fs::write(&program, script).expect("it is ours");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let exec = json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1",
+        "command": program, "interactiveMode": "Never"}});
+    (exec, token)
 }
 
 /// A source that is followed, and what became of it.

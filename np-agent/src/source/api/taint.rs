@@ -62,6 +62,8 @@ pub(super) async fn lift(
             Ok(Err(problem)) => problem,
             Err(_) => format!("no answer within {:?}", timing.header),
         };
+        // Credentials that are refused, or a connection that is gone: the watches need not notice.
+        connection.suspect().await;
         // Once for an outage, not once for a try.
         if told.as_ref() != Some(&problem) {
             tracing::warn!(
