@@ -129,12 +129,12 @@ codes! {
          block, it matches nothing."
         "Remove the ipBlock, or the except that should not be there."
     AbsentFamily "NP104" "absent-family" Warning
-        "An ipBlock is of an address family that no pod has."
-        "A pod without an IPv6 address never has a peer that has only an IPv6 address; the same is \
-         true of IPv4. Families are known from the addresses of Pods and from the podCIDRs of \
-         Nodes. If the rule also has a block of the other family it is information: the manifest \
-         is meant for both kinds of clusters."
-        "Name the block of the same hosts in the family that the pods have."
+        "An ipBlock is in an address family that no pod has."
+        "A pod without an IPv6 address cannot talk to an IPv6 address, and the same holds for IPv4. \
+         Families are known from the addresses of Pods and from the podCIDRs of Nodes. If the rule \
+         also has a block of the other family it is information: the manifest is meant for both \
+         kinds of clusters."
+        "Add the same hosts' block in the family that the pods have."
     TwoItems "NP201" "two-items" Warning
         "namespaceSelector and podSelector are two items, which is OR."
         "Two items mean every pod of those namespaces, or such pods of the policy's own namespace. \
