@@ -7,7 +7,7 @@ use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
     // The directory is always there: cargo takes a path that is absent for one that has changed, and
-    // would build the agent anew each time.
+    // would build the agent again each time.
     println!("cargo::rerun-if-changed=object");
     let bytes = match fs::read("object/np-ebpf.o") {
         Ok(bytes) => bytes,

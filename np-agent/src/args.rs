@@ -13,7 +13,7 @@ use np_policy::explain::Protocol;
 /// on each pod's host veth and on the uplinks, next to any CNI and kube-proxy.
 ///
 /// Without a subcommand the agent runs in the foreground until SIGTERM. Its programs and maps are
-/// pinned: enforcement goes on while the agent is down, and the next run continues with them.
+/// pinned: enforcement continues while the agent is down, and the next run continues with them.
 /// `cleanup` removes them.
 #[derive(Debug, Parser)]
 #[command(name = "np-agent", version, args_conflicts_with_subcommands = true)]

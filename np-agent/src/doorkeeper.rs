@@ -36,7 +36,7 @@ pub struct Doorkeeper {
     /// Devices that are uplinks because the user says so.
     pub uplinks: Vec<String>,
     /// Leave those alone that are there at the start: nothing has been enforced on this node yet, it
-    /// may take minutes until it is known whose they are, and meanwhile they would be cut off.
+    /// may take minutes until it is known whose they are, and they would be cut off until then.
     pub spare_present: bool,
     pub requests: Sender<Request>,
     pub out: UnboundedSender<Message>,

@@ -37,7 +37,7 @@ pub struct Feed {
     thread: thread::JoinHandle<anyhow::Result<()>>,
     /// None where there is no API server.
     pub health: Option<Health>,
-    /// To be told that everything is in force for the first time.
+    /// Waits to hear that everything is in force for the first time.
     pub started: Option<oneshot::Sender<()>>,
 }
 

@@ -1,4 +1,4 @@
-//! The status document: what a running agent tells, and what can be told of it from pinned maps.
+//! The status document: what a running agent reports, and what can be read of it from pinned maps.
 
 use np_common::direction::Hook;
 use np_common::verdict::{Action, Reason, posture};
@@ -56,7 +56,7 @@ pub struct Status {
 #[serde(rename_all = "lowercase")]
 pub enum AgentState {
     Running,
-    /// Enforcement goes on by the pinned programs and maps.
+    /// Enforcement continues by the pinned programs and maps.
     Down,
 }
 

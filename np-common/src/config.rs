@@ -25,7 +25,7 @@ impl Config {
         Self { bits }
     }
 
-    /// Returns the word as it lies in the map.
+    /// Returns the word as it is in the map.
     #[inline(always)]
     pub const fn bits(self) -> u64 {
         self.bits

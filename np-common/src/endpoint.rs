@@ -1,6 +1,6 @@
 //! Devices and endpoints: what stands at an ifindex, and how a pod is policed.
 //!
-//! Both flip atomically: a device is one u64, and an endpoint's policy is one u64 beside addresses
+//! Both flip atomically: a device is one u64, and an endpoint's policy is one u64 next to addresses
 //! that do not change while the id is in use.
 
 use crate::abi::map_type;
@@ -89,7 +89,7 @@ impl Iface {
         Self { bits }
     }
 
-    /// Returns the element as it lies in the map.
+    /// Returns the element as it is in the map.
     #[inline(always)]
     pub const fn bits(self) -> u64 {
         self.bits
@@ -163,7 +163,7 @@ impl PolicyWord {
         Self { bits }
     }
 
-    /// Returns the word as it lies in the map.
+    /// Returns the word as it is in the map.
     #[inline(always)]
     pub const fn bits(self) -> u64 {
         self.bits

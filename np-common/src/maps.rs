@@ -70,7 +70,7 @@ pub const IFACES_MORE: MapSpec = spec::<u32, Iface>("IFACES_MORE", Kind::Hash, 4
 pub const ENDPOINTS: MapSpec = spec::<u32, Endpoint>("ENDPOINTS", Kind::Array, 4096, MMAPABLE);
 /// Address of a local pod → its endpoint id.
 pub const LOCAL: MapSpec = spec::<Addr, u32>("LOCAL", Kind::Hash, 16384, NO_PREALLOC);
-/// What endpoints may send from beside their own addresses.
+/// What endpoints may send from in addition to their own addresses.
 pub const SOURCES: MapSpec = MapSpec {
     key: (LPM_PREFIX + size_of::<SourceKey>()) as u32,
     ..spec::<u32, u32>("SOURCES", Kind::LpmTrie, 1 << 17, NO_PREALLOC)
@@ -128,7 +128,7 @@ pub const ALL: [MapSpec; 15] = [
 ];
 
 /// RECORDS is read as one stretch of memory: element 0 starts with a u64 `offset << 32 | length`
-/// of the record in force, stored last; the record lies in one of the two halves of the rest.
+/// of the record in force, stored last; the record is in one of the two halves of the rest.
 pub const RECORD_CHUNK: usize = 4096;
 /// A half has 1 KiB for each endpoint: what it is found again by takes three quarters of that with
 /// the longest names that there are.

@@ -1,4 +1,4 @@
-//! The addresses that a pod may send from beside its own: those of whom it forwards for.
+//! The addresses that a pod may send from in addition to its own: those that it forwards for.
 //!
 //! A VPN gateway, a router or a virtual machine sends what others made. SOURCES is a trie from
 //! (endpoint, address), in which only prefixes lie that the pod names and the operator grants.

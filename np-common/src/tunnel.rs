@@ -13,7 +13,7 @@ pub const SIT: u8 = 41;
 /// Protocol number of GRE.
 pub const GRE: u8 = 47;
 
-/// How a tunnel's packets are told from others on the way between nodes.
+/// How a tunnel's packets are recognised on the way between nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Encapsulation {
     /// UDP to this port: VXLAN, Geneve.

@@ -248,7 +248,7 @@ pub const fn posture(reason: Reason) -> Action {
     }
 }
 
-/// Drops are told from passes by their numbers where nothing else is known.
+/// Drops are distinguished from passes by their numbers where nothing else is known.
 const _: () = {
     let mut rest = Reason::ALL;
     while let Some((reason, others)) = rest.split_first() {

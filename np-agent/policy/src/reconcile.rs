@@ -130,7 +130,7 @@ impl Reconciler {
         known.filter(|ifindex| !alive.contains(&IfIndex(*ifindex))).map(Op::ClearIface).collect()
     }
 
-    /// Takes up a binding of an earlier run. False when the device is another by now.
+    /// Restores a binding of an earlier run. False when the device is another by now.
     pub fn restore(&mut self, endpoint: &EndpointRecord) -> bool {
         let device = self.devices.get(&endpoint.ifindex);
         let iface = self.actual.ifaces.get(&endpoint.ifindex.0);
@@ -159,7 +159,7 @@ impl Reconciler {
         self.holding.restore(held);
     }
 
-    /// Goes on after the endpoint id that an earlier run gave last.
+    /// Continues after the endpoint id that an earlier run gave last.
     pub fn resume_after(&mut self, last_id: u16) {
         self.bindings.resume_after(last_id);
     }

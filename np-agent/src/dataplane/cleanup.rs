@@ -28,7 +28,7 @@ pub fn cleanup(pin_dir: &Path) -> Result<CleanupReport, DataplaneError> {
         let pins = Pins::of_version(&version);
         for pin in entries(&pins.links)? {
             // Detached one by one before it is unpinned: removing pins in a row would queue up
-            // their grace periods under RTNL and stop every CNI on the node meanwhile.
+            // their grace periods under RTNL and stop every CNI on the node for as long.
             if let Some(link) = sys::open_pin(&pin)
                 .map_err(DataplaneError::file("open the link pinned at", &pin))?
             {

@@ -52,7 +52,7 @@ pub(super) struct Filter {
 pub(super) enum Ending {
     /// The next filter has its turn.
     Continues,
-    /// No further filter runs, and the packet goes on untouched or is taken out.
+    /// No further filter runs, and the packet passes untouched or is taken out.
     Ends,
     /// Perhaps OK or RECLASSIFY.
     Accepts,

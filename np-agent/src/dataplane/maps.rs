@@ -137,7 +137,7 @@ impl Maps {
         (index, self.tunnels.load(index))
     }
 
-    /// A device lies in its slot of IFACES unless another device does.
+    /// A device is in its slot of IFACES unless another device is.
     fn set_iface(&mut self, iface: Iface) -> io::Result<()> {
         let ifindex = iface.ifindex();
         let slot = iface_slot(ifindex);
@@ -309,7 +309,7 @@ fn addr_of([low, high]: [u64; 2]) -> Addr {
     Addr::from_v6_words([first, second, third, fourth])
 }
 
-/// In which map a prefix lies, and under which key.
+/// Which map a prefix is in, and under which key.
 enum Peer {
     Exact(Addr),
     Cidr(Key<CidrKey>),

@@ -114,7 +114,7 @@ impl Pins {
         self.links.join(format!("{}-{}", ifindex.0, side.name()))
     }
 
-    /// Where the link lies that is to take the place of another.
+    /// Where the link is pinned that is to replace another.
     pub(super) fn draft(&self, ifindex: IfIndex, side: TcSide) -> PathBuf {
         self.links.join(format!("{}-{}{DRAFT}", ifindex.0, side.name()))
     }

@@ -33,7 +33,7 @@ pub(super) fn store(map: &Mapping, record: &[u8]) -> Result<(), DataplaneError> 
 
 /// The record in force; none before the first.
 pub(super) fn load(map: &Mapping) -> Option<Vec<u8>> {
-    // Another process may put a record in force meanwhile. It would have to do so twice within
+    // Another process may put a record in force during the reading. It would have to do so twice within
     // the copy to change what is being copied.
     loop {
         let header = Header::load(map);

@@ -15,7 +15,7 @@ use super::tcx;
 use super::verify::is_ours;
 use np_policy::model::IfIndex;
 
-/// Refuses to run beside another np-agent's programs.
+/// Refuses to run next to another np-agent's programs.
 pub(super) fn refuse(pin_dir: &Path, places: &Places) -> Result<(), DataplaneError> {
     let mut ours = BTreeSet::new();
     for pins in places.all() {
@@ -27,7 +27,7 @@ pub(super) fn refuse(pin_dir: &Path, places: &Places) -> Result<(), DataplaneErr
     let mut elsewhere: Option<BTreeMap<u32, PathBuf>> = None;
     for device in &devices {
         for side in TcSide::ALL {
-            // A device that went meanwhile has no programs.
+            // A device that has gone since has no programs.
             for other in tcx::attached(IfIndex(device.index()), side).unwrap_or_default() {
                 if ours.contains(&other.link) {
                     continue;

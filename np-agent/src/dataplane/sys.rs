@@ -265,7 +265,7 @@ pub(super) fn open_pin(path: &Path) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Whether a path lies on a bpffs.
+/// Whether a path is on a bpffs.
 pub(super) fn is_bpffs(path: &Path) -> io::Result<bool> {
     Ok(statfs(path)?.filesystem_type() == BPF_FS_MAGIC)
 }

@@ -1,7 +1,7 @@
 //! Programs at devices by pinned TCX links, Linux 6.6 and later.
 //!
 //! A link outlives the agent: what is attached filters on while the agent is down. So nothing
-//! here ever detaches to attach anew: a program is replaced by one link update, which lets no
+//! here ever detaches a program to attach it again: a program is replaced by one link update, which lets no
 //! packet through in between, and a link that others have got in front of makes way for a new one
 //! only when that is in force.
 

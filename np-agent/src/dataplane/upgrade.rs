@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A kill at any point leaves programs that judge by maps which are whole. Ours are whole once they
-//! have a record, which is stored last; what has none is made anew.
+//! have a record, which is stored last; what has none is made again.
 
 use std::fs;
 use std::sync::atomic::Ordering;

@@ -8,7 +8,7 @@
 //! peer namespaces ─ events ┘                       └─ link, addresses inside, link ─────┘
 //! ```
 //!
-//! An event is only a hint that a device changed; the facts are always read anew from the kernel.
+//! An event is only a hint that a device changed; the facts are always read from the kernel again.
 //! So a lost, coalesced or half understood event cannot leave a wrong fact, only a late one.
 //!
 //! All of it runs in the network namespace of the thread that calls [`Monitor::open`].

@@ -33,9 +33,9 @@ pub(super) struct Route {
 enum Destination {
     /// Everything that no other route leads to.
     Default,
-    /// One host that can be told from others.
+    /// One host that can be distinguished from others.
     Host(IpAddr),
-    /// A network in which hosts can be told from others.
+    /// A network in which hosts can be distinguished.
     Network(IpNet),
     Other,
 }

@@ -27,7 +27,7 @@ pub(super) fn encapsulations(kind: &str, data: &[u8]) -> Vec<Encapsulation> {
             protocols(&[GRE], IFLA_GRE_ENCAP_PORTS)
         }
         "ipip" => protocols(&[IPIP], IFLA_IPTUN_ENCAP_PORTS),
-        // Either may be told to carry both, and takes in what the other end was told.
+        // Either may be set to carry both, and takes in whatever the other end is set to.
         "sit" | "ip6tnl" => protocols(&[IPIP, SIT], IFLA_IPTUN_ENCAP_PORTS),
         _ => Vec::new(),
     }

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-/// Reads a CIDR: truncated, and IPv4 when it lies in the IPv4-mapped range.
+/// Reads a CIDR: truncated, and IPv4 when it is in the IPv4-mapped range.
 pub(super) fn cidr(text: &str) -> Result<IpNet, CidrError> {
     let (address, length) = text.split_once('/').ok_or(CidrError::NoLength)?;
     let address = written(address).ok_or(CidrError::Address)?;

@@ -1,4 +1,4 @@
-//! What a user is told about a manifest that is not taken.
+//! What a user learns about a manifest that is refused.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

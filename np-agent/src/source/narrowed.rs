@@ -1,4 +1,4 @@
-//! What a user is told about an object of the API server that is not fully understood.
+//! What a user learns about an object of the API server that is not fully understood.
 
 use std::fmt;
 

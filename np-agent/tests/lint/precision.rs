@@ -198,7 +198,7 @@ fn a_port_name_is_the_containers() {
             ("as UDP", &[&http(", protocol: UDP")], &["NP302 warning"]),
             ("it has none", &[&nothing], &["NP302 warning"]),
             ("another pod has it", &[&nothing, &db], &["NP302 warning"]),
-            ("nobody is selected, which is told instead", &[&db], &["NP203 warning"]),
+            ("nothing is selected, which is reported instead", &[&db], &["NP203 warning"]),
         ],
     );
     let sidecar = "{apiVersion: v1, kind: Pod, metadata: {name: web, labels: {app: web}}, spec: \
@@ -320,7 +320,7 @@ fn remedies_name_the_value() {
     assert_eq!(said(named, &[&http]), ["the known names are: http"]);
 }
 
-/// A Service that cannot be understood is told of, and hides nothing else.
+/// A Service that cannot be understood is reported, and hides nothing else.
 #[test]
 fn services_are_read_strictly() {
     let broken = service("web", "app: web", "ports: [{port: 800000}]");

@@ -186,7 +186,7 @@ fn the_last_good_version_outlives_the_process() {
     let mut manifests = open();
     let batch = manifests.load();
     assert_eq!((batch.invalid.len(), &batch.changes), (1, &before));
-    // What is told once is not told again, and what goes is told as gone.
+    // What was reported once is not reported again, and what goes is reported as gone.
     assert_eq!(changes(&manifests.load()), [""; 0]);
     dir.write("a.yaml", "");
     assert_eq!(changes(&manifests.load()), ["-NetworkPolicy default/web"]);
@@ -250,7 +250,7 @@ fn a_directory_may_say_that_nothing_is_wanted() {
     dir.write("a.yaml", "{apiVersion: v1, kind: List, items: []}\n");
     let batch = open().load();
     assert_eq!((changes(&batch), batch.held), (vec![], None));
-    // Nothing was told of it in this run; the next one does not know it any more.
+    // Nothing was reported of it in this run; the next one no longer knows it.
     fs::remove_file(dir.path("a.yaml")).unwrap();
     let batch = open().load();
     assert_eq!((changes(&batch), batch.held), (vec![], None));

@@ -311,7 +311,7 @@ fn nodes_are_asked_together_and_never_too_many() {
     }
     let said = fake.run(&["status"]);
     assert_eq!((said.code, said.stdout.lines().count()), (0, 31), "{said:?}");
-    // In the order of names, whoever was first.
+    // In the order of names, not of answers.
     let shown = said.stdout.lines().skip(1).map(|line| line.split(' ').next().unwrap());
     assert_eq!(shown.collect::<Vec<_>>(), names);
     let (mut now, mut most) = (0_usize, 0);

@@ -24,7 +24,7 @@ pub(super) enum Claim<'a> {
     Alone(&'a Arc<Pod>, IpAddr),
     /// Another namespace claims the same pod.
     Contested(&'a Arc<Pod>, IpAddr),
-    /// One who claims several pods lies about all but one.
+    /// A device that claims several pods is wrong about all but one.
     Several(&'a PodKey, &'a PodKey),
 }
 

@@ -30,7 +30,7 @@ pub fn lower(
         tables.ifaces.insert(ifindex.0, iface);
     }
     let mut bound: Vec<&Bound> = bindings.iter().map(|(_, bound)| bound).collect();
-    // Whoever has the better claim to an address is written last.
+    // The pod with the better claim to an address is written last.
     bound.sort_by_key(|bound| bound.pod.claim_to_address());
     for bound in bound {
         let mut addrs = [Addr::UNSPECIFIED; 2];

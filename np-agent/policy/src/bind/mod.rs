@@ -70,7 +70,7 @@ pub struct Bindings {
     last_id: u16,
 }
 
-/// What the agent was told about the node's devices.
+/// What the operator has said about the node's devices.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// Devices that are uplinks because the user says so.
@@ -97,7 +97,7 @@ pub struct Facts<'a> {
 }
 
 impl Bindings {
-    /// Goes on after the id that an earlier run gave last.
+    /// Continues after the id that an earlier run gave last.
     pub fn resume_after(&mut self, last_id: u16) {
         self.last_id = last_id;
     }

@@ -1,4 +1,4 @@
-//! What pods may send from beside their own addresses: what they name, within what is granted.
+//! What pods may send from in addition to their own addresses: what they name, within what is granted.
 
 use std::collections::BTreeSet;
 use std::fmt;

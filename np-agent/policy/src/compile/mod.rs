@@ -215,7 +215,7 @@ impl Compiled {
     }
 
     fn update_tests(&mut self) -> Anew {
-        // Whoever else holds a rule set is a subject.
+        // Every other holder of a rule set is a subject.
         self.rule_sets.retain(|rule_set| Arc::strong_count(rule_set) > 1);
         let rule_sets: Vec<Arc<RuleSet>> = self.rule_sets().into_iter().cloned().collect();
         let rules = rule_sets.iter().flat_map(|rule_set| rule_set.rules());

@@ -1,7 +1,7 @@
 //! Which atoms the addresses of the world satisfy, as prefixes of which the longest counts.
 //!
 //! Blocks and their excepts cut the address space at their borders; a pod's address is a border of
-//! its own, at which selectors apply and every block is asked anew. So `except` cuts only its own
+//! its own, at which selectors apply and every block is asked again. So `except` cuts only its own
 //! block, and overlapping blocks add up.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +43,7 @@ pub struct NewTests {
     selectors: Selectors,
     /// The same of names of ports.
     ports: BTreeSet<(Protocol, String)>,
-    /// The same of blocks: what lies in one may be another peer.
+    /// The same of blocks: what is inside one may be another peer.
     pub blocks: BTreeSet<IpNet>,
     /// Where blocks began or ended.
     pub borders: BTreeSet<IpNet>,
@@ -64,7 +64,7 @@ impl NewTests {
 }
 
 impl Tests {
-    /// Takes up what these rules ask, instead of what was asked before.
+    /// Takes what these rules ask, instead of what was asked before.
     pub fn ask<'a>(
         &mut self,
         rules: impl Iterator<Item = &'a AllowRule>,
@@ -115,7 +115,7 @@ impl Tests {
         self.blocks.borders.keys().copied()
     }
 
-    /// The blocks that hold a prefix, and those that hold what lies right around it.
+    /// The blocks that hold a prefix, and those that hold what is right around it.
     pub fn blocks(&self, prefix: IpNet) -> (BTreeSet<AtomId>, BTreeSet<AtomId>) {
         let around = self.blocks.around(prefix);
         (self.blocks.within(prefix, &around), around)
@@ -169,7 +169,7 @@ impl Blocks {
         Self { borders, lengths }
     }
 
-    /// The blocks that hold what lies right around a prefix.
+    /// The blocks that hold what is right around a prefix.
     fn around(&self, prefix: IpNet) -> BTreeSet<AtomId> {
         let mut held = BTreeSet::new();
         for length in self.lengths.range(..prefix.prefix_len()) {
@@ -192,7 +192,7 @@ impl Blocks {
 }
 
 impl Border {
-    /// An except lies inside its block, and at the same border when it removes all of it: so it
+    /// An except is inside its block, and at the same border when it removes all of it: so it
     /// comes second.
     fn cross(&self, held: &mut BTreeSet<AtomId>) {
         held.extend(&self.blocks);

@@ -1,5 +1,5 @@
 //! The selectors that policies put to peers, so laid out that a pod meets only those that may match
-//! it: each lies under a label that it asks for, of the namespace first and of the pod then.
+//! it: each is filed under a label that it asks for, of the namespace first and of the pod then.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub struct Selectors {
 
 type Candidate = Vec<(AtomId, Arc<Atom>)>;
 
-/// What lies under one label, and what asks for no certain one.
+/// What is filed under one label, and what asks for none in particular.
 #[derive(Clone, Debug, Default)]
 struct ByLabel<T> {
     labels: HashMap<Box<str>, HashMap<Box<str>, T>>,
@@ -82,7 +82,7 @@ impl Selectors {
 }
 
 impl<T: Default> ByLabel<T> {
-    /// Reaches every place where whoever the selector may match will look.
+    /// Reaches every place where a pod that the selector may match will look.
     fn under(&mut self, selector: &Selector, mut put: impl FnMut(&mut T)) {
         let certain = selector.requirements().find_map(|requirement| match requirement {
             Requirement::In(key, values) => Some((key, values)),

@@ -1,7 +1,7 @@
 //! What counts in the place of a policy that is too large for the maps.
 //!
 //! A policy is never left out: its pods would be open. Its closed version isolates whom it selects
-//! and allows nothing; its last good version, where one is known, allows beside that what it allowed
+//! and allows nothing; its last good version, where one is known, still allows what it allowed
 //! before the change that is too large.
 
 use std::collections::BTreeMap;

@@ -9,7 +9,7 @@
 //!
 //! A plain struct: changes go in, questions are answered. Every question tolerates the absence of
 //! an object that another one speaks of, because watches give no order between kinds. What a change
-//! makes worth asking again is told as [`Touched`].
+//! makes worth asking again is returned as [`Touched`].
 
 mod by_key;
 mod claims;
@@ -170,7 +170,7 @@ impl Index {
     pub fn namespaces_of_pods(&self) -> impl Iterator<Item = &str> {
         let first = self.pods.first();
         std::iter::successors(first, |last| {
-            // No name lies between.
+            // There is no name between the two.
             let next = PodKey::new(format!("{}\0", last.0.key.namespace), "");
             self.pods.range(next..).next()
         })

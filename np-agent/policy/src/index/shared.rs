@@ -98,7 +98,7 @@ mod tests {
             assert!(pool.all.len() <= 64, "{} names", pool.all.len());
         }
         assert!(pool.all.contains("kept"));
-        // A copy goes on from what there is.
+        // A copy continues from what there is.
         let mut third: Arc<str> = "kept".into();
         pool.clone().share(&mut third);
         assert!(Arc::ptr_eq(&first, &third));

@@ -32,7 +32,7 @@ pub struct Device {
     pub encapsulations: Vec<Encapsulation>,
     /// `IFLA_MASTER`: the bridge, bond, VRF or switch that the device is a port of.
     pub master: Option<IfIndex>,
-    /// What the device lies on: the device whose packets a VLAN or macvlan takes its share of.
+    /// The device below this one: the one whose packets a VLAN or macvlan takes its share of.
     pub lower: Option<Lower>,
     /// The other end, when it is in another network namespace.
     pub peer: Option<Peer>,
@@ -53,7 +53,7 @@ pub enum Lower {
     Elsewhere,
 }
 
-/// The end of a device pair that lies in another network namespace.
+/// The end of a device pair that is in another network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The namespace's id, local to the node's namespace; negative while the namespace is dying.

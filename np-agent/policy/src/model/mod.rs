@@ -55,7 +55,7 @@ impl Object {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     Apply(Object),
-    /// With a uid only that pod goes: another may have come under its name meanwhile.
+    /// With a uid only that pod goes: another may have taken its name since.
     Delete(ObjectKey, Option<PodUid>),
     /// All that a collection consists of now: what is not among it is gone.
     Replace(Collection, Vec<Object>),

@@ -1,11 +1,11 @@
-//! What a pod may send from beside its own addresses, because it forwards for others.
+//! What a pod may send from in addition to its own addresses, because it forwards for others.
 
 use std::fmt;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// The annotation by which a pod names them. Whoever may create a pod may write it, so it counts
+/// The annotation by which a pod names them. Anyone who may create a pod may write it, so it counts
 /// only within what the node's operator grants.
 pub const SOURCE_PREFIXES: &str = "np-agent.io/source-prefixes";
 
@@ -14,7 +14,7 @@ pub const SOURCE_PREFIXES: &str = "np-agent.io/source-prefixes";
 pub struct SourcePrefixes {
     /// Ascending, without repetition.
     pub prefixes: Vec<IpNet>,
-    /// What stands beside them and counts for nothing.
+    /// Other entries, which count for nothing.
     pub refused: Vec<RefusedPrefix>,
 }
 

@@ -89,7 +89,7 @@ impl Census {
     pub fn of(compiled: &Compiled) -> Self {
         let nothing: AtomSet = Arc::from([]);
         let mut kinds: HashMap<_, Kind> = HashMap::new();
-        // Ascending order visits a prefix right before what lies in it: the stack is the way down.
+        // Ascending order visits a prefix right before those inside it: the stack is the way down.
         let mut stack: Vec<(_, &AtomSet)> = Vec::new();
         for (prefix, set) in &compiled.peers {
             while stack.last().is_some_and(|(outer, _): &(&IpNet, _)| !outer.contains(prefix)) {

@@ -55,7 +55,7 @@ impl Lookup {
         })
     }
 
-    /// The ports that are allowed to whoever it is.
+    /// The ports that are allowed to everyone.
     pub fn everyone(&self) -> &BTreeSet<PortPrefix> {
         &self.everyone
     }

@@ -1,4 +1,4 @@
-//! Which class every prefix has. Which classes there are, and what lies around a prefix, is asked at
+//! Which class every prefix has. Which classes there are, and what surrounds a prefix, is asked at
 //! every plan, and the prefixes are too many to look at each time.
 
 use std::collections::BTreeMap;

@@ -1,8 +1,8 @@
 //! The agent's record of what ids stand for.
 //!
-//! It lies in the pinned map RECORDS, so that `status` and `endpoints` can name pods and policies
+//! It is kept in the pinned map RECORDS, so that `status` and `endpoints` can name pods and policies
 //! while the agent is down, and a restarted agent keeps every binding it once made: the addresses
-//! inside a pod are the pod's claim, and must not be trusted anew.
+//! inside a pod are the pod's claim, and must not be trusted again.
 
 use std::collections::BTreeSet;
 use std::fmt;

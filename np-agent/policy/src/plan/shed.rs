@@ -115,7 +115,7 @@ struct Choice<'a> {
     limits: &'a Limits,
 }
 
-/// What one policy asks for beside others.
+/// What one policy asks for in addition to others.
 #[derive(Clone, Debug, Default)]
 struct Weight {
     rules: usize,

@@ -22,7 +22,7 @@ pub struct Tables {
     pub ifaces: BTreeMap<u32, Iface>,
     pub endpoints: BTreeMap<EndpointId, Endpoint>,
     pub local: BTreeMap<Addr, EndpointId>,
-    /// What endpoints may send from beside their own addresses.
+    /// What endpoints may send from in addition to their own addresses.
     pub sources: BTreeSet<(EndpointId, IpNet)>,
     pub peers: Peers,
     /// What is allowed; there are no other rules.
@@ -102,12 +102,12 @@ impl PortPrefix {
 }
 
 impl RulePrefix {
-    /// The key, as it lies in the map.
+    /// The key, as it is in the map.
     pub fn key(&self) -> RuleKey {
         RuleKey::new(self.rule_set, self.class, self.ports.protocol, self.ports.port)
     }
 
-    /// The prefix length, as it lies in the map.
+    /// The prefix length, as it is in the map.
     pub fn bits(&self) -> u32 {
         RuleKey::CLASS_BITS + u32::from(self.ports.bits)
     }

@@ -1,7 +1,7 @@
 //! What is compiled, and which policies are held back because the maps have no room for them.
 //!
 //! A policy that is held back is replaced by a version that isolates whom it selects and allows
-//! nothing, beside its last good version where one is known. While some are, everything is compiled
+//! nothing, apart from its last good version where one is known. While some are, everything is compiled
 //! a second time as it is written: so it is known when there is room again.
 
 use std::collections::{BTreeMap, BTreeSet};

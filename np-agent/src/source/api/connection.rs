@@ -1,4 +1,4 @@
-//! The client of the API server, and when it is made anew.
+//! The client of the API server, and when it is replaced.
 //!
 //! kube reads certificates once, when a client is made. So a new one is made when a file that it
 //! was made from has changed, when the server did not take our word for who we are, when a
@@ -151,7 +151,7 @@ async fn make(
     Ok(Current { client, stamps, built, until, suspect: false })
 }
 
-/// Reads a kubeconfig. Every file is stamped before it is read, so that a change meanwhile shows.
+/// Reads a kubeconfig. Every file is stamped before it is read, so that a change during the reading shows.
 async fn from_kubeconfig(path: &Path) -> Result<(Config, Vec<Stamp>), AccessError> {
     let wrong = |error: &dyn std::error::Error| AccessError::Kubeconfig {
         path: path.to_owned(),

@@ -21,7 +21,7 @@ use super::timing::Timing;
 use super::wire::{Line, Page, Status};
 use np_policy::model::NodeName;
 
-/// The state of a feed, for whoever asks.
+/// The state of a feed, shared with the status.
 pub(super) type Shared = Arc<Mutex<Reflector>>;
 
 pub(super) fn lock(reflector: &Shared) -> MutexGuard<'_, Reflector> {

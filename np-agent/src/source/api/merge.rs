@@ -31,7 +31,7 @@ pub struct Merge {
     hasher: RandomState,
     feeds: BTreeMap<Resource, Feed>,
     changes: Vec<Change>,
-    /// What is told has changed since the last batch.
+    /// What there is to report has changed since the last batch.
     news: bool,
     /// How many objects a list has not shown any more, by feed.
     pub removed: BTreeMap<Resource, u64>,

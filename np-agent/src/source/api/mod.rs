@@ -3,7 +3,7 @@
 //! ```text
 //! fetch, one for each resource                                 merge
 //!   connection ─ client ─▶ wire ─ texts ─▶ prune, read ─ Event ──▶ what changes anything ─▶ Batch
-//!        reflector: when to list, watch, wait                      health: what users are told
+//!        reflector: when to list, watch, wait                      health: what users see
 //! ```
 //!
 //! Nothing is gone because it was not heard of: only a deletion or a list that is whole takes

@@ -20,10 +20,10 @@ pub(super) enum Keep {
     Items(&'static Keep),
 }
 
-/// No field that the API knows lies as deep, and a parser recurses.
+/// No field of the API is nested as deep, and a parser recurses.
 const DEEPEST: u8 = 24;
 
-/// Reads a text. What lies deeper than any field that the API knows is null.
+/// Reads a text. What is nested deeper than any field of the API is null.
 pub(super) fn read(text: &str, keep: &Keep) -> Result<Value, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = Part { keep, depth: 0 }.deserialize(&mut deserializer)?;

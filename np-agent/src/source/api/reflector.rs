@@ -73,7 +73,7 @@ impl Cause {
     }
 }
 
-/// What users are told.
+/// What users see of it.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
     /// There has been a whole list.
@@ -97,7 +97,7 @@ pub struct Reflector {
     asked: Option<(Instant, bool)>,
     /// When the last watch was to end by itself.
     watch_until: Option<Instant>,
-    /// A watch broke off: the server may have gone back meanwhile.
+    /// A watch broke off: the server may have been restored to an older state.
     doubtful: bool,
     failures: u32,
     good_since: Option<Instant>,

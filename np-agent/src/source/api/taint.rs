@@ -1,6 +1,6 @@
 //! The start-up taint: it keeps pods off a node until the node's agent has started.
 //!
-//! Whoever registers the node sets it; the agent only takes it away, once after each of its starts.
+//! It is set when the node is registered. The agent only removes it, once after each of its starts.
 
 use std::sync::Arc;
 
@@ -89,7 +89,7 @@ async fn take(client: &Client, node: &NodeName, key: &str) -> Result<bool, Strin
     if kept.len() == taints.len() {
         return Ok(false);
     }
-    // Refused if somebody has changed the taints meanwhile.
+    // Refused if the taints have changed since.
     let patch = json!([
         {"op": "test", "path": "/spec/taints", "value": taints},
         {"op": "replace", "path": "/spec/taints", "value": kept},

@@ -48,7 +48,7 @@ pub(super) struct Claim {
 const MOST_INVALID: usize = 100;
 
 impl Parsed {
-    /// Says how many problems there are that are not told.
+    /// Says how many problems are left out.
     pub fn finish(&mut self, path: &Path) {
         if self.more > 0 {
             let problem = format!("{} more problems in this file", self.more);
@@ -251,7 +251,7 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// Reads what is not enforced. Its faults are told like others, but they put no object in
+    /// Reads what is not enforced. Its faults are reported like others, but they put no object in
     /// doubt.
     fn background<'n>(&mut self, object: &Fields<'n>, extra: Extra, mut problems: Problems<'n>) {
         let into = &mut self.parsed.background;

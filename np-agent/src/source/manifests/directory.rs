@@ -29,7 +29,7 @@ pub struct Manifests {
     good: BTreeMap<ObjectKey, Good>,
     /// Where the last good versions outlive the process.
     memory: Option<PathBuf>,
-    /// Nobody has been told of `good` yet.
+    /// `good` has not been handed on yet.
     fresh: bool,
     /// A document has been found: this is the directory that is meant.
     proven: bool,
@@ -50,7 +50,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Batch, SourceError> {
             whole.files.push(path.clone());
         }
     }
-    // A file that is named and lies in a named directory is read once.
+    // A file that is named itself and is in a named directory is read once.
     let mut seen = BTreeSet::new();
     whole.files.retain(|file| seen.insert(file.clone()));
     Ok(Manifests::new(PathBuf::new()).take(whole))
@@ -78,7 +78,7 @@ impl Manifests {
         }
     }
 
-    /// Goes on from what an earlier process left in `memory`, also while the directory is missing.
+    /// Continues from what an earlier process left in `memory`, also while the directory is missing.
     pub fn resume(dir: impl Into<PathBuf>, memory: PathBuf) -> Result<Self, SourceError> {
         match Self::open(dir) {
             Ok(manifests) => Ok(manifests.remember_in(memory)),
@@ -93,7 +93,7 @@ impl Manifests {
         }
     }
 
-    /// Keeps the last good versions in a file, and takes up those that an earlier process left
+    /// Keeps the last good versions in a file, and restores those that an earlier process left
     /// there: a manifest that is broken while the agent restarts must not lift its policy.
     pub fn remember_in(mut self, file: PathBuf) -> Self {
         let remembered =
@@ -269,7 +269,7 @@ fn parsed(path: &Path) -> Result<Option<Parsed>, Box<Invalid>> {
     })
 }
 
-/// Reads a file that does not change meanwhile: it is gone through twice, first for the places of
+/// Reads a file that does not change while it is read: it is read twice, first for the places of
 /// its pieces and then for the pieces.
 fn at_rest(path: &Path) -> Result<Option<Parsed>, Box<Invalid>> {
     const TRIES: usize = 3;

@@ -49,7 +49,7 @@ fn absent_is_fine(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
-/// All or nothing: a process that dies meanwhile leaves the file as it was.
+/// All or nothing: a process that dies while it writes leaves the file as it was.
 pub(super) fn write<'a>(file: &Path, good: impl Iterator<Item = &'a Good>) -> io::Result<()> {
     let draft = file.with_extension("draft");
     // What a cluster consists of is not for every user of the node, nor is a draft that a killed

@@ -17,7 +17,7 @@ const SMALL: u64 = 1 << 20;
 /// without its items.
 const LARGEST: u64 = 8 << 20;
 
-/// Reads a file that stays as it is meanwhile.
+/// Reads a file that must not change while it is read.
 pub(super) fn file(path: &Path, input: impl Read + Seek) -> io::Result<Parsed> {
     let mut input = BufReader::with_capacity(1 << 16, input);
     let documents = documents::scan(&mut input, SMALL)?;

@@ -189,7 +189,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
             map.push(Entry {
                 place: Place::of(key.referenced),
                 bytes: bytes(key.defined),
-                // Until the text is at hand.
+                // Until the text has been read.
                 plain: Plain::Text,
                 // A null is a key like any other in the text.
                 key: key.value.unwrap_or_default(),

@@ -235,7 +235,7 @@ fn copies(actual: &Tables, desired: &Tables) -> Vec<Op> {
 
 /// How every address gets from its old class to its new one.
 struct Moves {
-    /// What RULES must hold for the time of the change, beside what leaves.
+    /// What RULES must hold for the time of the change, in addition to what leaves.
     rules: BTreeSet<RulePrefix>,
     /// Longest prefix first.
     steps: Vec<Step>,
@@ -352,7 +352,7 @@ fn by_class(rules: &BTreeSet<RulePrefix>) -> ByClass {
     by_class
 }
 
-/// The rules that a class has of its own, beside those for everyone.
+/// The rules that a class has of its own, apart from those for everyone.
 fn specific(rules: &ByClass, rule_set: RuleSetId, class: ClassId) -> Option<&BTreeSet<PortPrefix>> {
     if class == ClassId::NONE {
         return None;
@@ -365,7 +365,7 @@ fn covering(
     prefixes: &BTreeSet<IpNet>,
     peers: &BTreeMap<IpNet, ClassId>,
 ) -> BTreeMap<IpNet, ClassId> {
-    // Ascending order visits a prefix right before what lies in it: the stack is the way down.
+    // Ascending order visits a prefix right before those inside it: the stack is the way down.
     let mut stack: Vec<(IpNet, ClassId)> = Vec::new();
     let mut classes = BTreeMap::new();
     for prefix in prefixes {
