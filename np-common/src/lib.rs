@@ -6,7 +6,7 @@
 //! # ABI
 //!
 //! Maps outlive the agent: they stay pinned while it is down or being replaced. Every type that
-//! lies in a map is `repr(C)`, has no padding, no `bool`, no `Option` and no Rust enum, and its
+//! is in a map is `repr(C)`, has no padding, no `bool`, no `Option` and no Rust enum, and its
 //! size is asserted at compile time. Changing one of them, or the meaning of a bit in it, or the
 //! way ids are made of content, is a new [`ABI_VERSION`]; pins live in a directory named by it.
 #![cfg_attr(not(test), no_std)]

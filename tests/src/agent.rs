@@ -88,7 +88,7 @@ pub struct Counter {
     pub packets: u64,
 }
 
-/// What the user is told about something malformed.
+/// What the user sees about something malformed.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct InvalidObject {
     pub file: String,

@@ -51,7 +51,7 @@ pub enum Outcome {
     Failed(String),
 }
 
-/// What the server told. An echo reply tells nothing.
+/// What the server said. An echo reply says nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reply {
     pub server: Option<String>,

@@ -1,4 +1,4 @@
-//! How properties are run: so many cases, from a seed that is told.
+//! How properties are run: so many cases, from a seed that is printed.
 
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 

@@ -69,7 +69,7 @@ impl Raw {
         }
         bytes.extend(frame);
         let fd = self.socket.as_raw_fd();
-        // SAFETY: the buffer is as long as the call is told.
+        // SAFETY: the buffer is as long as the call says.
         let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), 0) };
         ensure!(sent == bytes.len() as isize, "send: {}", io::Error::last_os_error());
         Ok(())
@@ -92,7 +92,7 @@ impl Raw {
             }
             let mut from = link_address(0, 0);
             let mut length = size_of_val(&from) as u32;
-            // SAFETY: both buffers are as long as the call is told.
+            // SAFETY: both buffers are as long as the call says.
             let got = unsafe {
                 libc::recvfrom(
                     poll.fd,

@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use np_policy::model::IfIndex;
 
 /// Runs a test in a thread with a network namespace and a mount namespace of its own, in which
-/// `pin_dir` lies on a fresh bpffs.
+/// `pin_dir` is on a fresh bpffs.
 pub fn sandbox(test: impl FnOnce(&Path) -> anyhow::Result<()> + Send + 'static) {
     let mount_point = tempfile::tempdir().expect("a temporary directory");
     let path = mount_point.path().to_owned();
@@ -80,7 +80,7 @@ impl Netns {
     }
 }
 
-/// The result of a thread; a panic goes on here.
+/// The result of a thread; a panic in it continues here.
 pub fn join<T>(thread: thread::JoinHandle<anyhow::Result<T>>) -> anyhow::Result<T> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -115,7 +115,7 @@ impl Simulation {
             Err(Dropped(Reason::IngressDenied)) => return Answer::IngressDenied,
             Err(Dropped(reason)) => return Answer::Lost(reason.name().to_owned()),
         }
-        // Only what has ports or an id can be told from a connection the other way round.
+        // Only what has ports or an id can be distinguished from a connection the other way round.
         if matches!(conn.protocol, Protocol::Other(_)) {
             return Answer::Allowed;
         }

@@ -349,7 +349,7 @@ impl Cluster {
         attach(&wiring).with_context(|| format!("attach {} to {}", host.name, wiring.router.name()))
     }
 
-    /// Takes a pod's device away and attaches the pod again, as when its sandbox is made anew.
+    /// Takes a pod's device away and attaches the pod again, as when its sandbox is recreated.
     pub fn attach_again(&self, pod: &str) -> Result<()> {
         let host = self.hosts.iter().find(|host| host.name == pod && host.kind == Kind::Pod);
         let host = host.with_context(|| format!("no pod {pod} has a network of its own"))?;
@@ -359,7 +359,7 @@ impl Cluster {
         self.hosts.iter().try_for_each(|host| host.inside.ip("neigh flush all"))
     }
 
-    /// Takes tunnel devices away on every node and lets the shape make them anew, as when a CNI's
+    /// Takes tunnel devices away on every node and lets the shape make them again, as when a CNI's
     /// daemon starts again.
     pub fn connect_again(&mut self, devices: &[&str]) -> Result<()> {
         self.forwarders.clear();

@@ -257,7 +257,7 @@ pub fn segment(
     Ip::new(src, dst, TCP, upper)
 }
 
-/// What the checksum of a transport header covers beside it (RFC 8200 section 8.1).
+/// What the checksum of a transport header covers besides (RFC 8200 section 8.1).
 pub fn pseudo_header(src: IpAddr, dst: IpAddr, protocol: u8, length: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     for address in [src, dst] {

@@ -142,7 +142,7 @@ fn what_outlives_the_agent_is_on_the_node() {
     }
 }
 
-/// An agent that the API server does not answer goes on; kubelet must not end it.
+/// An agent that the API server does not answer continues; kubelet must not end it.
 #[test]
 fn no_probe_asks_anybody_but_the_agent() {
     let container = container(&pod("base/daemonset.yaml"), "np-agent");

@@ -38,7 +38,7 @@ fn index(case: &Case) -> Option<Index> {
     Some(index)
 }
 
-/// A packet to a node's address is for the node, whoever is asked.
+/// A packet to a node's address is for the node, whichever node is asked.
 fn normal(mut conn: Conn) -> Conn {
     if let End::Address(address) = conn.dst {
         let node = (0..NODES.len()).find(|node| node_addresses(*node).contains(&address));
@@ -188,7 +188,7 @@ fn run(manifests: &Path, args: &str, input: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the agent starts");
-    // Whoever refuses the arguments does not read.
+    // A command that refuses its arguments does not read.
     child.stdin.take().expect("a pipe").write_all(input.as_bytes()).ok();
     child.wait_with_output().expect("the agent ends")
 }

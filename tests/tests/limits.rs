@@ -1,4 +1,4 @@
-//! Random clusters that change while the maps are too small for them, beside an agent whose maps
+//! Random clusters that change while the maps are too small for them, next to an agent whose maps
 //! are not, with writes that fail and agents that are replaced.
 //!
 //! No map is ever overfull. Whom no held policy selects is policed as if there were no limit; whom

@@ -21,7 +21,7 @@ fn every_case_holds_behind_nftables() -> Result<()> {
 }
 
 /// Established connections are judged again after an edit: what is allowed no longer stalls, what
-/// still is goes on without loss.
+/// still is continues without loss.
 #[test]
 fn an_edit_takes_effect_on_new_and_established_connections() -> Result<()> {
     let row = matrix::row("Traffic", "live flows are judged again after a policy change");

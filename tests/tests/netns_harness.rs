@@ -25,7 +25,7 @@ fn a_failing_batch_names_the_command_and_the_line() {
     assert!(error.contains("nowhere"), "{error}");
 }
 
-/// Without this no "denied" of a matrix could be told from a closed port.
+/// Without this no "denied" of a matrix could be distinguished from a closed port.
 #[test]
 fn a_probe_tells_reply_refusal_and_silence_apart() {
     let ns = Namespace::new("outcomes").unwrap();

@@ -1,4 +1,4 @@
-//! What an agent takes up from the one before it: tables and a record of bindings, no kernel.
+//! What an agent takes over from the one before it: tables and a record of bindings, no kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -115,7 +115,7 @@ fn devices_that_went_meanwhile_are_cleared_and_no_others() {
     assert_eq!(next.clear_stale(&alive(&[])), [Op::ClearIface(7), Op::ClearIface(DEVICE)]);
 }
 
-/// An agent that grants these takes up what one left that granted 10.8.0.0/16 to a pod that named
+/// An agent that grants these takes over what one left that granted 10.8.0.0/16 to a pod that named
 /// two prefixes in it. Returns what it writes, and the sources that are then in force.
 fn taken_up(ranges: &[&str], object: Option<Pod>) -> (Vec<Op>, Vec<String>) {
     let mut before = granting(&["10.8.0.0/16"], Tables::default());

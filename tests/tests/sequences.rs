@@ -47,7 +47,7 @@ struct Met {
     succeeded: u64,
 }
 
-/// One node, and what its agent is told.
+/// One node, and what its agent hears.
 struct World<'a> {
     reconciler: Reconciler,
     objects: BTreeMap<ObjectKey, Object>,
@@ -320,7 +320,7 @@ impl<'a> World<'a> {
         tuples
     }
 
-    /// The same objects and bindings, everything else made anew.
+    /// The same objects and bindings, everything else made again.
     fn matches_a_new_start(&self) -> Result<(), Failure> {
         let mut index = Index::default();
         for object in self.objects.values() {

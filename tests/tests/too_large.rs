@@ -162,7 +162,7 @@ fn a_change_that_is_too_large_leaves_the_last_good_version_in_force() {
         assert!(last_good(1) && last_good(80) && !last_good(3));
         assert!(allowed(&reconciler, 1, count) && !allowed(&reconciler, 1, count + 1));
     }
-    // A pod that comes meanwhile is isolated, and has what the last good version allows.
+    // A pod that comes in between is isolated, and has what the last good version allows.
     start(&mut reconciler, "a", 2);
     write(&mut reconciler, &limits);
     assert!(allowed(&reconciler, 2, 80) && !allowed(&reconciler, 2, 3));
@@ -171,7 +171,7 @@ fn a_change_that_is_too_large_leaves_the_last_good_version_in_force() {
     assert!(allowed(&reconciler, 0, 3), "nothing selects it");
 }
 
-/// By one who comes later, whatever it weighs beside them.
+/// By one that comes later, whatever it weighs next to them.
 #[test]
 fn what_is_in_force_is_not_pushed_out() {
     let limits = rules(500);
@@ -271,7 +271,7 @@ fn what_has_not_changed_is_not_measured_again() {
     assert_eq!(reconciler.measurements(), measured + 1);
 }
 
-/// What fits is written even if what it takes the place of does not fit beside it. While it is
+/// What fits is written even if what it takes the place of does not fit next to it. While it is
 /// written the pod may talk with nobody, and nobody else notices, whatever they have.
 #[test]
 fn a_change_from_full_to_full_is_made() {

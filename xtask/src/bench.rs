@@ -10,7 +10,7 @@ use clap::ValueEnum;
 /// Measure what changes cost the agent and what packets cost, and draw both
 ///
 /// `reconcile`: medians and live memory by the size of the cluster, drawn into docs/reconcile.svg.
-/// `datapath`: the programs alone, attachment, memory, edits, and connections between pods beside
+/// `datapath`: the programs alone, attachment, memory, edits, and connections between pods next to
 /// nftables, ipset and iptables, into docs/datapath.json and docs/datapath.svg; needs root. Run it on
 /// a machine that does nothing else.
 #[derive(Debug, clap::Args)]

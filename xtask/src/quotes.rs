@@ -42,7 +42,7 @@ fn what_operating_quotes_is_in_the_code() {
         .map(|source| rust_files(&root.join(source)).expect("the sources can be listed"));
     for file in sources.concat() {
         let text = fs::read_to_string(file).expect("the sources can be read");
-        // A string that goes on in the next line has a blank before its backslash.
+        // A string that continues in the next line has a blank before its backslash.
         let lines = text.lines().map(|line| line.trim().trim_end_matches('\\'));
         code.extend(lines);
     }

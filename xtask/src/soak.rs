@@ -149,7 +149,7 @@ fn one_part(property: &Property, executable: &Path, cases: u64, seed: u64) -> Re
 /// The executables of test files, by name.
 type Built = BTreeMap<String, PathBuf>;
 
-/// The parts run the executables themselves: the sources may be worked on meanwhile.
+/// The parts run the executables themselves: the sources may be edited while they run.
 fn build() -> Result<Built> {
     let mut command = shell::cargo();
     command

@@ -1,4 +1,4 @@
-//! Runs the tests in tiers and sums them up. A tier is told by the name of the test file: `prog_*`
+//! Runs the tests in tiers and sums them up. A tier is known by the name of the test file: `prog_*`
 //! and `verifier` load programs into the kernel, `netns_*` send real traffic, `vm_*` need what only
 //! other kernels have, `cluster_*` a real cluster or Helm, all else needs no root.
 

@@ -18,7 +18,7 @@ const ADD: u8 = 0x07;
 const CALL: u8 = 0x85;
 const STORE: u8 = 0x63;
 
-/// A number in the packet that is drawn anew each time: one of `count` from `base` on.
+/// A number in the packet that is drawn again each time: one of `count` from `base` on.
 #[derive(Clone, Copy, Debug)]
 pub struct Vary {
     pub offset: u32,
@@ -55,7 +55,7 @@ fn drawn(base: u32, count: u32, len: u8) -> [u64; 4] {
     ]
 }
 
-/// Sets the tag, draws what varies and goes on to the first program of an array.
+/// Sets the tag, draws what varies and calls the first program of an array.
 pub fn driver(programs: &OwnedFd, tag: Tag, vary: &[Vary]) -> Result<OwnedFd> {
     const TC_INDEX: i16 = 44;
     let mut program = vec![insn(MOVE, 6, 1, 0, 0)];

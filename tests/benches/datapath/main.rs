@@ -1,4 +1,4 @@
-//! What a packet pays: each program alone, and whole connections between pods beside other ways to
+//! What a packet pays: each program alone, and whole connections between pods next to other ways to
 //! enforce the same policy.
 //!
 //! All figures are of one run. Ratios are medians over rounds, in each of which every variant is

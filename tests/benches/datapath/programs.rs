@@ -218,7 +218,7 @@ fn skb(hook: Hook) -> SkBuff {
     SkBuff::new(ifindex, ingress, [0; 5])
 }
 
-/// One thing to run, and one to run beside it that does the same but for what is measured.
+/// One thing to run, and one to run next to it that does the same but for what is measured.
 struct Pair<'a> {
     run: OwnedFd,
     without: OwnedFd,

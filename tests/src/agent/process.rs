@@ -255,7 +255,7 @@ impl Drop for Agent {
     }
 }
 
-/// Finds the agent's executable: `NP_AGENT`, or beside (or above) the running program.
+/// Finds the agent's executable: `NP_AGENT`, or next to (or above) the running program.
 pub fn agent_binary() -> Result<PathBuf> {
     if let Some(path) = env::var_os("NP_AGENT") {
         let path = PathBuf::from(path);
@@ -265,7 +265,7 @@ pub fn agent_binary() -> Result<PathBuf> {
     built("np-agent", "build it with `cargo xtask build`, or name it in NP_AGENT")
 }
 
-/// Finds a program of the workspace as last built: beside (or above) the running program.
+/// Finds a program of the workspace as last built: next to (or above) the running program.
 ///
 /// # Errors
 /// If there is none, with what to do.

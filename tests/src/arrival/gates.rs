@@ -144,7 +144,7 @@ impl<'a> Case<'a> {
         (self.receiver.kind == Kind::Pod && !link_local).then(|| Forgery::ToTheStrict(reason()))
     }
 
-    /// The receiver's node answers whoever asks in the name of a pod that it does not know yet.
+    /// The receiver's node answers anyone who asks in the name of a pod that it does not know yet.
     pub fn is_the_nodes_to_an_unknown_pod(&self) -> bool {
         let own_node = self.chronicle.can_be_the_nodes(self.ip.flow.src, self.receiver.node);
         let known = self.receiver.bound.is_some_and(|at| at + SLACK < self.time);

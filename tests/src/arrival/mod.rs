@@ -52,7 +52,7 @@ const PAUSE: Duration = Duration::from_millis(150);
 pub struct Run {
     pub seed: u64,
     pub length: Duration,
-    /// Goes on after an unexplained arrival and tells what kinds there are.
+    /// Continues after an unexplained arrival and prints what kinds there are.
     pub survey: bool,
     /// Only these plots of the adversary; all, if there are none.
     pub only: Vec<String>,

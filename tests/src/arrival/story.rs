@@ -150,7 +150,7 @@ impl Story {
         world.present()
     }
 
-    /// An agent stops in one way or another; pods come and go meanwhile.
+    /// An agent stops in one way or another; pods come and go until it is back.
     fn restart(&mut self, world: &mut World, dice: &mut Dice<'_>) -> Result<()> {
         let node = dice.below(2);
         let name = world.node_name(node);

@@ -37,7 +37,7 @@ impl ValueTree for Shrinking {
         self.current.clone()
     }
 
-    /// The current case fails: goes on from it.
+    /// The current case fails: continues from it.
     fn simplify(&mut self) -> bool {
         if self.simpler.is_none() || self.failing != self.current {
             self.failing = self.current.clone();

@@ -138,7 +138,7 @@ impl Program {
         Ok(())
     }
 
-    /// Stops it: it neither answers nor ends its connections. It goes on when the value is dropped.
+    /// Stops it: it neither answers nor ends its connections. It continues when the value is dropped.
     ///
     /// # Errors
     /// If it is gone.

@@ -23,7 +23,7 @@ pub enum End {
     /// A process of a node itself, like the kubelet. Who merely bears a node's address, like a
     /// masqueraded client, is an [`End::Address`].
     Node { node: String, address: IpAddr },
-    /// Whoever has this address: a pod, or somebody off the cluster.
+    /// The holder of this address: a pod, or a host off the cluster.
     Address(IpAddr),
 }
 

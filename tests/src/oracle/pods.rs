@@ -12,8 +12,8 @@ pub fn enforceable(pod: &Pod) -> bool {
     !host_network(pod) && !finished(pod) && addresses(pod).next().is_some()
 }
 
-/// The pod that an address belongs to. Two objects may show the same one for a while: whoever is
-/// not finished has it, then whoever is not terminating, then the younger.
+/// The pod that an address belongs to. Two objects may show the same one for a while: the one that
+/// is not finished has it, then the one that is not terminating, then the younger.
 pub fn owner(pods: &[Pod], address: IpAddr) -> Option<&Pod> {
     pods.iter()
         .filter(|pod| !host_network(pod) && addresses(pod).any(|own| own == address))

@@ -1,7 +1,7 @@
 //! A long-lived connection: numbered lines out, the same lines back, until the value is dropped.
 //!
 //! It is lock-step: a line is sent when the one before has come back. So what an established
-//! connection feels is measured, not guessed: whether it goes on, since when it stalls, and the
+//! connection feels is measured, not guessed: whether it continues, since when it stalls, and the
 //! longest wait for a line (a lost TCP packet costs 200 ms or more, a lost datagram is counted).
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};

@@ -1,6 +1,6 @@
-//! The mistakes people really paste: what they are told, and that nothing changes.
+//! The mistakes people really paste: what the agent says to them, and that nothing changes.
 //!
-//! A good policy is in force. Each malformed file is put beside it; the agents must name it, with
+//! A good policy is in force. Each malformed file is put next to it; the agents must name it, with
 //! the line, the problem and the remedy, and enforce exactly what they did before.
 
 use std::ops::RangeInclusive;
@@ -45,7 +45,7 @@ impl PlayedMistake {
     }
 }
 
-/// The policy in force meanwhile.
+/// The policy in force all the time.
 pub const GOOD: &str = include_str!("../../fixtures/stories/a7-ingress-from-namespace.yaml");
 
 /// What [`GOOD`] means. `other` is who every malformed file would let in, were it guessed at.

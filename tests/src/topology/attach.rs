@@ -1,4 +1,4 @@
-//! What a CNI does to attach a pod, where no plugin of that kind is at hand to do it.
+//! What a CNI does to attach a pod, where no plugin of that kind is installed.
 //! The plugins that are run as they are stand in [`super::plugin`].
 
 use std::net::Ipv4Addr;

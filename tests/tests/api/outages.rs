@@ -1,4 +1,4 @@
-//! The server away, slow, silent or half there: nothing changes meanwhile, and afterwards all is as
+//! The server away, slow, silent or half there: nothing changes for as long, and afterwards all is as
 //! the server says.
 
 use std::time::Duration;

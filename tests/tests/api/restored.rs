@@ -1,4 +1,4 @@
-//! History that goes back, breaks off or is told out of order: who is gone is gone, and a name or an
+//! History that goes back, breaks off or comes out of order: who is gone is gone, and a name or an
 //! address that was given again is its new owner's.
 
 use std::time::Duration;

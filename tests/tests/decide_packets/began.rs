@@ -102,7 +102,7 @@ fn no_icmp_message_but_an_echo_opens_anything() {
     assert_eq!(verdict(&maps, FROM_A, &echo(A, B, 8)).reason, Reason::Entered);
 }
 
-/// A stream that a policy has ended goes on: the server's side keeps the denial alive, so that in the
+/// A stream that a policy has ended continues: the server's side keeps the denial alive, so that in the
 /// end it does not open the other way.
 #[test]
 fn what_was_revoked_stays_so_while_either_side_sends() {

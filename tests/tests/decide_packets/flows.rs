@@ -42,7 +42,7 @@ fn a_flow_through_an_uplink_lets_its_replies_in() {
     assert_eq!(verdict(&maps, BACK_IN, &reply), passed);
     assert_eq!(later(&maps, BACK_IN, &reply, 180), passed);
     assert_eq!(later(&maps, BACK_IN, &reply, 361).reason, Reason::Entered, "a UDP flow lapsed");
-    // The tuple goes to another pod: it is judged anew, by its own policy.
+    // The tuple goes to another pod: it is judged again, by its own policy.
     assert_eq!(later(&maps, A_OUT, &request, 361).reason, Reason::Allowed);
     let other = At(ToUplink, UPLINK, POD_B, OF_B);
     assert_eq!(later(&maps, other, &request, 361).reason, Reason::NotIsolated);
@@ -171,7 +171,7 @@ fn a_tcp_flow_s_state_follows_its_flags() {
         // A repeated request opens nothing further, and the client alone cannot establish.
         vec![(there(SYN), Opening), (there(ACK), Opening), (back(ACK), Established)],
         vec![(there(SYN), Opening), (back(RST | ACK), Reset)],
-        // Somebody on the path can send one; what goes on was not ended by it.
+        // Somebody on the path can send one; what continues was not ended by it.
         vec![(there(ACK), Established), (back(RST), Reset), (there(ACK), Established)],
         vec![(there(ACK), Established), (back(RST), Reset), (there(RST), Reset)],
         vec![(there(ACK), Established), (back(FIN | ACK), Closing), (there(ACK), Closing)],

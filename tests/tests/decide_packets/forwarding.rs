@@ -1,4 +1,4 @@
-//! Packets of pods that forward for others: pod A may send from some prefixes beside its own
+//! Packets of pods that forward for others: pod A may send from some prefixes in addition to its own
 //! addresses.
 
 use np_common::packet::{ACK, ICMPV6, SYN};

@@ -7,7 +7,7 @@ use np_tests::wire::{self, Fragment, Ip};
 
 use super::*;
 
-/// A later piece as it lies on the wire: bytes that only look like ports.
+/// A later piece as it is on the wire: bytes that only look like ports.
 fn rest(src: &str, dst: &str) -> Ip {
     piece(udp(src, dst, 0xdead, 0xbeef), 185)
 }

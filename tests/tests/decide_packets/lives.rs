@@ -79,7 +79,7 @@ fn what_an_earlier_pod_has_sent_round_does_not_come_back_as_anothers() {
     assert_eq!(verdict(&maps, IN_B, &round).reason, Reason::ForgedSource);
 }
 
-/// An id whose pod has lost an address starts anew: the address may be another pod's.
+/// An id whose pod has lost an address starts again: the address may be another pod's.
 #[test]
 fn an_id_keeps_no_address_that_its_pod_has_lost() {
     let mut desired = tables();

@@ -61,7 +61,7 @@ fn each_packet_comes_to_its_reason_and_tag() {
         (At(ToPod, FOREIGN, POD_A, OF_A), tcp(A, OUT, 9, 80, SYN), Reason::Allowed, OF_A),
         (At(ToPod, FOREIGN, POD_B, OF_B), tcp(B, OUT, 9, 99, SYN), Reason::NotIsolated, OF_B),
         (At(ToPod, FOREIGN, UPLINK, ENTERED), tcp(OUT, NODE, 9, 99, SYN), Reason::Foreign, ENTERED),
-        // What the node makes itself, told by device and tag together.
+        // What the node makes itself, known by device and tag together.
         (At(ToPod, POD_B, 0, NONE), tcp(NODE, B, 9, 99, SYN), Reason::Own, NONE),
         (At(ToPod, POD_B, 0, ENTERED), tcp(NODE, B, 9, 99, SYN), Reason::IngressDenied, ENTERED),
         (At(ToPod, POD_B, UPLINK, NONE), tcp(NODE, B, 9, 99, SYN), Reason::IngressDenied, NONE),

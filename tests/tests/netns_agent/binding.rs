@@ -118,7 +118,7 @@ fn a_deleted_pod_is_policed_by_its_last_labels_while_its_veth_lives() {
     eventually("the pins are gone", || link_pins(&mut world, device.ifindex) == 0);
 }
 
-/// The second pod has the first one's name of device and index, and nobody told the agent who it
+/// The second pod has the first one's name of device and index, and nothing says to the agent who it
 /// is: it must not inherit what the first was allowed.
 #[test]
 fn an_index_that_comes_again_starts_as_pending() {
@@ -256,7 +256,7 @@ fn a_second_veth_with_a_neighbours_address_has_none_of_its_rights() {
         });
         assert!(tries.count() < 5, "nothing was refused in round {round}");
         world.assert_reaches("stranger", server, false);
-        // The neighbour goes on as ever, and answers come to nobody else.
+        // The neighbour works as before, and answers come to nobody else.
         world.assert_reaches("client", server, true);
         assert!(hears(world.pod("server"), world.pod("client"), client), "round {round}");
         match round {

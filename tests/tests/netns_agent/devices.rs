@@ -1,4 +1,4 @@
-//! Devices beside the pods' own: which have programs, and that those without are missed by nobody.
+//! Devices other than the pods' own: which have programs, and that the others need none.
 
 use std::net::Ipv4Addr;
 

@@ -1,4 +1,4 @@
-//! SIGKILL at any moment: what is allowed goes on, what is denied stays denied.
+//! SIGKILL at any moment: what is allowed continues, what is denied stays denied.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};

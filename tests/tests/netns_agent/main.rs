@@ -1,5 +1,5 @@
 //! The life of an agent with real traffic: starts and stops, kills, edits, pods that come and go,
-//! and what a user is told when something is wrong.
+//! and what a user reads when something is wrong.
 
 mod attachments;
 mod binding;

@@ -1,4 +1,4 @@
-//! What a user is told: starts that cannot be, and what `check` finds.
+//! What a user reads: why the agent cannot start, and what `check` finds.
 
 use std::fs;
 use std::path::Path;
@@ -136,7 +136,7 @@ fn check_finds_a_program_in_front_of_ours() {
     for part in ["v-server", "ingress", &id.to_string(), "before ours"] {
         assert!(warning.contains(part), "{part}: {warning}");
     }
-    // It goes on to the next: ours still decide.
+    // It hands on to the next: ours still decide.
     world.assert_served(true, false, false);
 
     if link.is_none() {

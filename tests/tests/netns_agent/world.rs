@@ -260,7 +260,7 @@ impl World {
     }
 }
 
-/// That a conversation goes on, and that none of its segments had to be sent again (which TCP
+/// That a conversation continues, and that none of its segments had to be sent again (which TCP
 /// does after 200 ms at the earliest).
 #[track_caller]
 pub fn assert_lost_nothing(talk: &Conversation) {

@@ -203,7 +203,7 @@ fn name(field: &mut Field, prefixes: Option<&str>) -> Result<()> {
     agents.apply(file, Some(&annotated)).map(drop)
 }
 
-/// Starts the agent of the pod's node anew, with these arguments.
+/// Restarts the agent of the pod's node with these arguments.
 fn grant(field: &mut Field, args: &[&str]) -> Result<()> {
     let agents = field.agents.as_mut().context("the agents run")?;
     let agent = agents.on("node-1")?;

@@ -1,4 +1,4 @@
-//! Third parties' programs and marks beside ours.
+//! Third parties' programs and marks next to ours.
 
 use anyhow::{Context, Result};
 use np_agent::dataplane::Mechanism;

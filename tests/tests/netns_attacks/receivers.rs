@@ -183,7 +183,7 @@ fn a_reply_to_a_shared_tuple_is_for_the_pod_that_opened_it() -> Result<()> {
 }
 
 /// Whether `open`'s answer comes to a pod that has sent one frame as `open`'s hardware address. None
-/// if a frame of `open` itself (a multicast report, say) led the bridge back meanwhile.
+/// if a frame of `open` itself (a multicast report, say) led the bridge back in between.
 fn led_to(pod: &str, field: &mut Field, should: bool) -> Result<Option<bool>> {
     let node = field.cluster.namespace("node-1")?.clone();
     let address = field.cluster.namespace("open")?.hardware_address("eth0")?;

@@ -172,7 +172,7 @@ fn what_devices_lie_on_and_are_ports_of_is_followed() {
         node.ip("link set veth0 nomaster");
         node.until("no port", port_of(None)).await;
 
-        // What lies on a device of another namespace.
+        // What is on top of a device of another namespace.
         pod.ip("link add far0 link eth0 type macvlan mode bridge");
         pod.ip(&format!("link set far0 netns {}", node.path()));
         let far0 = node.until("far0", |d| d("far0").cloned()).await;

@@ -1,4 +1,4 @@
-//! Path MTU discovery: a router says what fits, and who is told must hear it.
+//! Path MTU discovery: a router says what fits, and the sender must hear it.
 
 use std::net::SocketAddr;
 

@@ -131,7 +131,7 @@ fn flood(world: &World, from: u32, count: u32) -> Result<()> {
 }
 
 /// The flow table is least-recently-used: connections that talk at least once while an eighth of
-/// it is filled anew keep their place, and one that lost it is judged again by its next packet.
+/// it is filled again keep their place, and one that lost it is judged again by its next packet.
 #[test]
 fn live_connections_survive_a_flood_of_new_flows() -> Result<()> {
     const LIVE: usize = 64;
@@ -166,7 +166,7 @@ fn live_connections_survive_a_flood_of_new_flows() -> Result<()> {
     Ok(())
 }
 
-/// The agent meets connections it has not seen begin: what its policies allow goes on.
+/// The agent meets connections it has not seen begin: what its policies allow continues.
 #[test]
 fn connections_older_than_the_agent_go_on_where_they_are_allowed() -> Result<()> {
     let row = matrix::row("Flows", "connections older than the agent, allowed and denied");

@@ -79,7 +79,7 @@ fn neighbours_find_each_other_under_deny_all() -> Result<()> {
 }
 
 /// Whether a report of a group that the client joins comes to its neighbour and to their node. It may
-/// come in one packet with what is told of other groups.
+/// come in one packet with reports of other groups.
 fn reports(world: &World, group: Ipv6Addr) -> Result<(bool, bool)> {
     let neighbour = Raw::open(world.cluster.namespace("near")?, "eth0")?;
     let node = Raw::open(world.cluster.namespace("node-1")?, "cni0")?;

@@ -71,7 +71,7 @@ fn a_program_in_front_of_ours_makes_way() {
     });
 }
 
-/// On the way in, whoever ends with OK behind ours writes over the tag.
+/// On the way in, a program that ends with OK behind ours writes over the tag.
 #[test]
 fn a_filter_behind_ours_counts_only_where_it_can_write_over_the_tag() {
     by_each_mechanism(|pin_dir, mechanism| {

@@ -127,7 +127,7 @@ fn a_full_map_says_so_and_keeps_what_it_holds() {
             dataplane::open(&Options { pin_dir: pin_dir.to_owned(), mechanism: None })?;
         let address = |n: u32| std::net::Ipv4Addr::from(0x0a00_0000 + n);
         let local = |n| Op::SetLocal(Addr::from_v4(address(n).octets()), EndpointId::new(1));
-        // A /31 each: shorter than an address, so it lies in the trie.
+        // A /31 each: shorter than an address, so it is in the trie.
         let cidr = |n: u32| {
             let net = ipnet::Ipv4Net::new(address(2 * n), 31).expect("a valid length");
             Op::SetPeer(net.into(), ClassId::new(1))

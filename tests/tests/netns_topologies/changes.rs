@@ -1,5 +1,5 @@
-//! What changes under a running agent: sandboxes made anew by the CNI's plugin, tunnel devices made
-//! anew by its daemon, host ports by the plugin for them.
+//! What changes under a running agent: sandboxes recreated by the CNI's plugin, tunnel devices
+//! recreated by its daemon, host ports by the plugin for them.
 
 use anyhow::{Result, ensure};
 use np_tests::address::Family;

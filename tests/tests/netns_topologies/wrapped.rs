@@ -71,7 +71,7 @@ fn a_pod_cannot_forge_what_another_nodes_vxlan_unwraps() -> Result<()> {
 }
 
 /// flannel's udp backend: a datagram to the process on a node comes out of its tun device. No device
-/// tells its port, so the agent has to be told. From the pod's own node it leaves by no device.
+/// tells its port, so an option has to name it. From the pod's own node it leaves by no device.
 #[test]
 fn a_pod_cannot_forge_what_flannels_process_on_another_node_unwraps() -> Result<()> {
     let row = matrix::row("Attacks", "a pod's datagram to flannel's udp backend on another node");

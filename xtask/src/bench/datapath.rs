@@ -1,4 +1,4 @@
-//! What packets cost, beside other ways to enforce the same policy.
+//! What packets cost, next to other ways to enforce the same policy.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;

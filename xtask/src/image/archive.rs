@@ -1,4 +1,4 @@
-//! An image as one tar that every loader reads: an OCI layout, and beside it the manifest.json of
+//! An image as one tar that every loader reads: an OCI layout, and next to it the manifest.json of
 //! `docker save`, over the same blobs. What goes in decides every byte, so a rebuild is the same image.
 
 use std::collections::BTreeMap;
@@ -174,7 +174,7 @@ fn append<W: std::io::Write>(
     builder.append_data(&mut header, path, bytes).with_context(|| format!("packing {path}"))
 }
 
-/// Everything is root's and of the same time, whoever builds it and when.
+/// Everything is root's and of the same time, no matter who builds it and when.
 fn header(kind: EntryType, mode: u32, size: usize) -> Header {
     let mut header = Header::new_ustar();
     header.set_entry_type(kind);

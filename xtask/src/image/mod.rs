@@ -70,7 +70,7 @@ impl Arch {
     }
 }
 
-/// Where the agent lies in the image; `kubectl exec` finds it by PATH.
+/// Where the agent is in the image; `kubectl exec` finds it by PATH.
 const AGENT: &str = "usr/bin/np-agent";
 
 /// No registry has the image: the name says that it comes from this machine.

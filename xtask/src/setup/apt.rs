@@ -1,8 +1,8 @@
-//! What apt-get must be told where packages of more than one release are installed.
+//! What apt-get must be given where packages of more than one release are installed.
 //!
 //! Packages of one source need each other in exactly one version. Where one of them was installed
 //! from a newer release, apt-get refuses the others of this one ("unmet dependencies") and does not
-//! go back by itself. So it is told which version each of them is to have, and that it may.
+//! go back by itself. So it is given the version that each of them is to have, and the permission.
 
 use anyhow::Result;
 

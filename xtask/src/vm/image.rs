@@ -161,7 +161,7 @@ fn libraries(ldd: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Copies a file to the same path under a root; what lies in /lib here lies in /usr/lib there.
+/// Copies a file to the same path under a root; what is in /lib here is in /usr/lib there.
 fn copy(root: &Path, file: &Path) -> Result<()> {
     let text = file.to_string_lossy();
     let merged = ["lib", "lib64", "sbin"].iter().any(|top| text.starts_with(&format!("/{top}/")));

@@ -6,7 +6,7 @@
 //!
 //! [`Compiled`] is brought up to date with what changes have touched, and no more: a pod costs its
 //! own addresses, a policy the pods it may select. Only when the atoms themselves change is every
-//! address asked anew.
+//! address asked again.
 
 mod atoms;
 mod content;
@@ -108,7 +108,7 @@ impl Compiled {
         self.revision
     }
 
-    /// Takes up what changed in the index, and which pods are the node's now. Returns the prefixes
+    /// Takes in what changed in the index, and which pods are the node's now. Returns the prefixes
     /// whose atoms changed.
     pub fn update<'a>(
         &mut self,
@@ -131,7 +131,7 @@ impl Compiled {
     }
 
     /// Forgets the atoms that nothing asks for. Not while an update is to follow that may ask for
-    /// them again: an atom that comes again is another to whoever knows the old one.
+    /// them again: an atom that comes again is another to holders of the old one.
     pub fn forget_unused(&mut self) {
         if !std::mem::take(&mut self.asked_anew) {
             return;

@@ -236,7 +236,7 @@ fn most(rule_set: &RuleSet, holders: &HashMap<AtomId, usize>, atoms: &Atoms) -> 
             }
         }
     }
-    // A class with a number for a name has one entry for it, and all that everyone has beside.
+    // A class with a number for a name has one entry for it, and also all that everyone has.
     let asked: BTreeSet<_> = rule_set.rules().iter().flat_map(AllowRule::names).collect();
     let named: usize = asked.iter().filter_map(|name| of_names.get(name)).sum();
     let classes = met.into_iter().map(held).sum::<usize>() + named;

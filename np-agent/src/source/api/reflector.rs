@@ -10,7 +10,7 @@
 //!
 //! A server accepts a watch from a version that it has not reached, and is silent until it passes it.
 //! After its etcd was restored from a backup, what it changed before then never comes. So a watch that
-//! broke off goes on only after a look at the server's version.
+//! broke off is resumed only after a look at the server's version.
 //!
 //! A list never asks for `resourceVersion=0`: the answer may be older than what is in force, and an
 //! older policy may allow more.

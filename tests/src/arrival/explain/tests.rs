@@ -177,7 +177,7 @@ fn an_answer_is_for_who_asked_in_this_life_and_as_long_as_asking_is_allowed() {
 #[test]
 fn who_may_not_ask_gets_no_answer_by_anybodys_translation() {
     let mut little = Little::new();
-    // Its own packet was denied behind the translation, which goes on translating answers.
+    // Its own packet was denied behind the translation, which keeps translating answers.
     little.talk("jailed", "internet", (4900, 7)).unwrap_err();
     little.wish(&["closed", "jailed", "jailed"]);
     let node = little.address("node-1");

@@ -87,7 +87,7 @@ const HARDWARE: u32 = 2;
 const BRIDGE: u32 = 3;
 const VETH: u32 = 4;
 
-/// The role of the last of these devices, beside hardware, a bridge, and a veth that leads into a
+/// The role of the last of these devices, next to hardware, a bridge, and a veth that leads into a
 /// namespace and has this role.
 fn role_beside(devices: &[Device], veth: Role) -> Option<Role> {
     let around = [

@@ -71,7 +71,7 @@ pub(super) fn unreadable(key: PolicyKey, problem: String, notes: &mut Notes) -> 
     closed(key)
 }
 
-/// Says which directions are isolated. Servers fill in the types: where they are missing beside a
+/// Says which directions are isolated. Servers fill in the types: where they are missing next to a
 /// field that is not known, that field may be what says it.
 fn types(spec: &Map<String, Value>, whole: bool, notes: &mut Notes) -> (bool, bool) {
     let path = "spec.policyTypes";
