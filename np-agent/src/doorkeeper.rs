@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_of_netlink_is_told_and_what_comes_after_it_is_heard() {
+    fn an_error_of_netlink_is_reported_and_what_comes_after_it_is_heard() {
         let (out, mut told) = unbounded_channel();
         let failure = || LinksError::Unstable { request: "RTM_GETLINK", tries: 50 };
         let script = RefCell::new(VecDeque::from([

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn families_are_told_apart() {
+    fn families_are_distinguished() {
         let addr = |text: &str| Addr::from(text.parse::<IpAddr>().expect("valid address"));
         assert!(addr("10.0.0.1").is_v4());
         assert!(!addr("::a00:1").is_v4());

@@ -100,7 +100,7 @@ fn abi() -> String {
 }
 
 #[test]
-fn what_lies_in_maps_has_not_changed_within_its_version() {
+fn what_is_in_maps_has_not_changed_within_its_version() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("abi/{ABI_VERSION}.txt"));
     let now = abi();
     let before = fs::read_to_string(&path).unwrap_or_default();

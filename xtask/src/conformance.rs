@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_read_as_it_is_printed_and_as_it_stands_on_the_page() {
+    fn a_run_is_read_as_it_is_printed_and_as_it_is_on_the_page() {
         assert_eq!(Run::parse(&run("iptables", 45).to_string()), Some(run("iptables", 45)));
         let before = page([run("iptables", 44), run("nftables", 45)].into_iter());
         let after = page(read(&before).into_iter().chain([run("iptables", 45)]));

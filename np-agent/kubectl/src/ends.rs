@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn each_form_of_an_end_is_told_apart() {
+    fn each_form_of_an_end_is_distinguished() {
         assert_eq!(end("shop/web-0"), pod(Some("shop"), "web-0"));
         assert_eq!(end("web-0"), pod(None, "web-0"));
         assert_eq!(end("node:n1"), Some(End::Node("n1".to_owned())));

@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_cannot_be_read_are_skipped_or_read_anew_but_no_panic() {
+    fn messages_that_cannot_be_read_are_skipped_or_read_again_but_no_panic() {
         for kind in 0..128 {
             // Shorter than the header of an address, the shortest that could be a hint.
             for length in 0..8 {

@@ -133,7 +133,7 @@ ingress:
 ";
 
 #[test]
-fn a_merge_key_assigns_where_it_stands() {
+fn a_merge_key_assigns_where_it_is_written() {
     for (port, expected) in [
         ("{protocol: TCP, <<: *dns}", (Protocol::Udp, 53, 53)),
         ("{<<: *dns, protocol: TCP}", (Protocol::Tcp, 53, 53)),

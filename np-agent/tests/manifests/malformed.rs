@@ -257,7 +257,7 @@ fn the_frame_of_the_object() {
 }
 
 #[test]
-fn all_mistakes_of_an_object_are_told_at_once() {
+fn all_mistakes_of_an_object_are_reported_at_once() {
     refused(
         "spec:\n  ingress:\n  - from:\n    - ipBlock: {cidr: 10.0.0.0/64}\n    ports:\n    - port: 0\n  Egress: []\n",
         &[

@@ -320,7 +320,7 @@ mod tests {
 
     /// The page may be mailed around: it must not fetch anything, nor break its own markup.
     #[test]
-    fn the_page_stands_alone() {
+    fn the_page_needs_no_other_file() {
         let (page, show) = shown(Outcome::Timeout);
         assert_eq!(show.differing(), 0);
         for word in ["http:", "https:", "<script", "url(", "@import", " src="] {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::world::{Follower, NODE, admits, cluster, who_may};
 
 #[tokio::test]
-async fn an_alien_object_in_a_page_or_an_event_hides_no_other_and_is_told() {
+async fn an_alien_object_in_a_page_or_an_event_hides_no_other_and_is_reported() {
     let alien_peer = json!({"podSelector": {}, "ingress": [{"from": [{"serviceAccounts": {}}]}]});
     let aliens: [(&str, Value); 4] = [
         ("spec.ingress[0].from[0].serviceAccounts", alien_peer),

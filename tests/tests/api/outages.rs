@@ -29,7 +29,7 @@ async fn a_black_hole_in_any_phase_is_left_and_the_edit_made_meanwhile_comes() {
 }
 
 #[tokio::test]
-async fn a_connection_that_dies_without_a_word_is_found_out_and_told() {
+async fn a_connection_that_dies_silently_is_found_out_and_reported() {
     let api = cluster();
     let mut follower = Follower::start(&api).await;
     follower.until(|f| f.equals(&api)).await;

@@ -143,7 +143,7 @@ fn before_the_lists_are_whole_nothing_opens_and_nothing_is_cut_off() {
 }
 
 #[test]
-fn a_policy_that_is_not_understood_isolates_and_is_told() {
+fn a_policy_that_is_not_understood_isolates_and_is_reported() {
     let (mut world, api, _dir) = world();
     let mut odd = who_may(&["client"]);
     odd["spec"]["ingress"][0]["from"][0]["serviceAccount"] = "web".into();

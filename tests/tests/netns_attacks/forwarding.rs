@@ -50,7 +50,7 @@ fn a_pod_forwards_for_what_it_names_and_is_granted() -> Result<()> {
     through(&mut field, &behind, "neither named nor granted", false)?;
     name(&mut field, Some(PREFIXES))?;
     through(&mut field, &behind, "named and not granted", false)?;
-    refused_is_told(&mut field)?;
+    refused_is_reported(&mut field)?;
     name(&mut field, None)?;
     grant(&mut field, &["--source-prefixes", GRANT])?;
     through(&mut field, &behind, "granted and not named", false)?;
@@ -213,7 +213,7 @@ fn grant(field: &mut Field, args: &[&str]) -> Result<()> {
     agents.find_pods(&field.cluster)
 }
 
-fn refused_is_told(field: &mut Field) -> Result<()> {
+fn refused_is_reported(field: &mut Field) -> Result<()> {
     let agent = field.agents.as_mut().context("the agents run")?.on("node-1")?;
     let (_, status, _) = agent.subcommand(&["status"])?;
     let told = "Pod default/attacker: np-agent.io/source-prefixes: \"10.8.0.0/24\": not granted on \

@@ -43,7 +43,7 @@ fn copy_to(ifindex: u32) -> Vec<u64> {
 /// A TCX program, where the kernel has TCX, and clsact filters behind ours see what passes and
 /// nothing else; marks and the rules that use them stay their owner's.
 #[test]
-fn neighbours_and_marks_work_on_beside_the_agent() -> Result<()> {
+fn neighbours_and_marks_still_work_next_to_the_agent() -> Result<()> {
     let tcx = Mechanism::of_kernel()? == Mechanism::Tcx;
     let rows = ["a clsact filter behind ours", "exact fwmark rules", "--set-mark", "CONNMARK"];
     let names = rows.into_iter().chain(tcx.then_some("a TCX program behind ours"));

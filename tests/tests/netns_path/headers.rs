@@ -82,7 +82,7 @@ fn judged_by_ports(
 }
 
 #[test]
-fn what_stands_before_the_ports_hides_them_from_nobody() -> Result<()> {
+fn what_precedes_the_ports_hides_them_from_nobody() -> Result<()> {
     let options = matrix::row("Traffic", "IPv4 options");
     let extensions = matrix::row("Traffic", "IPv6 extension headers");
     let mut world = World::new()?;

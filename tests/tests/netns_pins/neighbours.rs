@@ -7,7 +7,7 @@ use np_tests::matrix;
 use super::*;
 
 #[test]
-fn a_program_that_is_gone_or_exchanged_is_put_back_and_told() {
+fn a_program_that_is_gone_or_exchanged_is_put_back_and_reported() {
     let row = matrix::row("Life", "a program taken off a device, or exchanged for another");
     by_each_mechanism(|pin_dir, mechanism| {
         let rig = Rig::new(pin_dir, mechanism)?;
@@ -150,7 +150,7 @@ fn a_filter_of_the_first_priority_in_front_of_ours_is_named() {
 
 /// Two agents' programs would write over each other's tags.
 #[test]
-fn an_agent_refuses_to_run_beside_anothers_programs() {
+fn an_agent_refuses_to_run_next_to_anothers_programs() {
     let row = matrix::row("Life", "a second agent next to the first one's programs");
     by_links(|pin_dir| {
         let rig = Rig::new(pin_dir, Mechanism::Tcx)?;

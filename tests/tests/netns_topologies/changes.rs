@@ -39,7 +39,7 @@ fn a_new_sandbox_in_the_shape_of_calico_is_judged() -> Result<()> {
 
 /// The daemon starts again, its device is another: what comes out of it is judged as before.
 #[test]
-fn a_tunnel_made_anew_is_judged() -> Result<()> {
+fn a_tunnel_that_is_recreated_is_judged() -> Result<()> {
     let shape = Shape::FLANNEL_VXLAN;
     let row = matrix::row("Topologies", format!("{}: the tunnel made anew", shape.name));
     let mut trial = Trial::set_up(shape, Iptables)?;

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn packages_are_told_from_complaints() {
+    fn packages_are_distinguished_from_complaints() {
         assert!(is_package("k8s.io/api/core/v1"));
         assert!(!is_package("# k8s.io/api/core/v1"));
         assert!(!is_package("main.go:3:1: undefined: x"));

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spec_is_told_when_it_ends() {
+    fn a_spec_is_reported_when_it_ends() {
         let (said, tally) = end("• [13.241 seconds]");
         let want = "ok      13.241 seconds  [sig-network] Netpol NetworkPolicy should deny";
         assert_eq!(said.as_deref(), Some(want));

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_with_a_loader_is_told_from_a_static_one() {
+    fn a_program_with_a_loader_is_distinguished_from_a_static_one() {
         assert!(has_interpreter(&elf(3)));
         assert!(!has_interpreter(&elf(1)));
         assert!(!has_interpreter(b"not a program"));

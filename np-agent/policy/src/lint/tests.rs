@@ -37,7 +37,7 @@ fn finding(message: &str) -> Finding {
 }
 
 #[test]
-fn only_what_was_not_told_last_time_is_news() {
+fn only_what_was_not_reported_last_time_is_news() {
     let mut news = News::default();
     let (a, b) = (finding("a"), finding("b"));
     assert_eq!(news.among(vec![a.clone()]), std::slice::from_ref(&a));

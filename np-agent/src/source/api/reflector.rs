@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_to_half_a_minute_and_begin_anew_after_good_service() {
+    fn pauses_grow_to_half_a_minute_and_begin_again_after_good_service() {
         let (mut reflector, mut now) = reflector();
         let mut pauses = Vec::new();
         for _ in 0..12 {

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_and_the_items_of_lists_are_told_apart() {
+    fn objects_and_the_items_of_lists_are_distinguished() {
         let list = r#"{"a":{"items":[0]},"items":[{"b":"],{\""} , {},"c"], "d":[1]}"#;
         assert_eq!(
             pieces(&format!("{list}{{}}\n{{\"items\":[]}}")),

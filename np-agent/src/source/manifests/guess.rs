@@ -202,7 +202,7 @@ spec:
     }
 
     #[test]
-    fn a_field_below_a_complete_one_belongs_beside_it() {
+    fn a_field_below_a_complete_one_belongs_next_to_it() {
         let text = "spec:\n  ipBlock:\n    cidr: 10.0.0.0/8\n     except: []\n";
         let expected = Spot { path: "spec.ipBlock.except".to_owned(), beside: Some(("cidr", 5)) };
         assert_eq!(spot(text, 4), expected);

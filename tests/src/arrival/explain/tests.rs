@@ -256,7 +256,7 @@ fn a_frame_for_somebody_else_is_only_explained_where_no_policy_isolates() {
 }
 
 #[test]
-fn before_any_program_stands_everything_is_explained_and_before_it_is_known_nothing() {
+fn before_any_program_is_attached_everything_is_explained_and_before_it_is_known_nothing() {
     let mut little = Little::new();
     let young = little.add("young", Kind::Pod, 0, "100.68.1.20");
     let host = little.chronicle.host_mut(young);

@@ -146,7 +146,7 @@ fn a_device_of_which_nothing_is_known_is_taken_for_a_tunnel_and_named() {
 
 /// Else a program there hides whose packet it is that came up by the bridge.
 #[test]
-fn what_lies_on_something_that_lies_on_a_bridge_is_stacked() {
+fn what_is_on_something_that_is_on_a_bridge_is_stacked() {
     let vlan = mk_device(8, Some("vlan"), on(BRIDGE));
     let macvlan = mk_device(9, Some("macvlan"), on(8));
     assert_eq!(role(&[vlan, macvlan]), Some(Role::Stacked));
@@ -156,7 +156,7 @@ fn what_lies_on_something_that_lies_on_a_bridge_is_stacked() {
 }
 
 #[test]
-fn what_lies_on_joined_ports_is_what_the_ports_are() {
+fn what_is_on_joined_ports_is_what_the_ports_are() {
     let port = |kind, lower| Device { master: Some(IfIndex(8)), ..mk_device(7, kind, lower) };
     let on_bond =
         |port| role(&[port, mk_device(8, Some("bond"), None), mk_device(9, Some("vlan"), on(8))]);
@@ -165,7 +165,7 @@ fn what_lies_on_joined_ports_is_what_the_ports_are() {
 }
 
 #[test]
-fn what_lies_on_a_veth_is_stacked_unless_the_veth_is_an_uplink() {
+fn what_is_on_a_veth_is_stacked_unless_the_veth_is_an_uplink() {
     let vlan = mk_device(9, Some("vlan"), on(VETH));
     for veth in [Role::Pod, Role::Pending, Role::Foreign] {
         assert_eq!(role_beside(std::slice::from_ref(&vlan), veth), Some(Role::Stacked));
