@@ -162,7 +162,10 @@ fn unmarked(chronicle: &Chronicle, frame: &Frame, seen: &Seen) -> Result<Why, St
         (ICMPV6, Form::Message(message)) => matches!(message, 130..=137 | 143),
         (protocol, _) => protocol == 2,
     };
-    let own_node = chronicle.node(ip.flow.src) == Some(receiver.node);
+    // By its address, or by a gateway's if it answers what the pod has sent there.
+    let own_node = chronicle.node(ip.flow.src) == Some(receiver.node)
+        || chronicle.can_be_the_nodes(ip.flow.src, receiver.node)
+            && chronicle.opened(frame.host, &ip.flow.reversed(), frame.time);
     if neighbourly || own_node || receiver.kind != Kind::Pod || receiver.unattached(frame.time) {
         return Ok(Why::Kernel);
     }

@@ -351,6 +351,23 @@ fn an_answer_whose_source_port_was_taken_is_an_answer() {
     assert!(little.arrives("closed", &no_answer).is_err());
 }
 
+/// A reset by the node, for instance, whose bridge has an address of its own.
+#[test]
+fn what_the_gateway_answers_to_a_pod_is_the_nodes() {
+    let mut little = Little::new();
+    let (closed, gateway) = (little.address("closed"), IpAddr::from([100, 68, 1, 1]));
+    little.send("closed", closed, gateway, (8080, 4479));
+    let answer = datagram(gateway, closed, 4479, 8080, b"");
+    assert_eq!(little.arrives("closed", &answer), Ok(Why::Kernel));
+    let no_answer = datagram(gateway, closed, 4478, 8080, b"");
+    assert!(little.arrives("closed", &no_answer).is_err());
+    // An address of somebody else is no gateway's.
+    let internet = little.address("internet");
+    little.send("closed", closed, internet, (8080, 4480));
+    let answer = datagram(internet, closed, 4480, 8081, b"");
+    assert!(little.arrives("closed", &answer).is_err());
+}
+
 /// The question's source port was taken, so the node gave it another, and has forgotten that since.
 #[test]
 fn an_answer_to_a_port_that_the_node_gave_a_question_is_an_answer() {
