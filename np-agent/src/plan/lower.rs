@@ -211,5 +211,6 @@ mod tests {
         assert_eq!(id(9, &[10]), 1, "behind the last comes the first");
         assert_eq!(id(9, &[10, 1]), 2);
         assert_eq!(id(0, &[]), 1, "0 is nobody's");
+        assert_eq!(id(1 << 32, &[]), 7, "all of the content counts");
     }
 }
