@@ -158,6 +158,8 @@ fn a_change_that_is_too_large_leaves_the_last_good_version_in_force() {
         apply(&mut reconciler, &limits, [change, ports("b", "other", [count])]);
         let in_force: Vec<_> = reconciler.held().map(|held| held.in_force).collect();
         assert_eq!(in_force, [InForce::LastGood], "also after the second change");
+        let what_counts: Vec<_> = reconciler.held().map(|held| held.what_counts()).collect();
+        assert_eq!(what_counts, ["a/policy LastGood"], "whatever the numbers");
         let last_good = |port| allowed(&reconciler, 0, port);
         assert!(last_good(1) && last_good(80) && !last_good(3));
         assert!(allowed(&reconciler, 1, count) && !allowed(&reconciler, 1, count + 1));
@@ -169,6 +171,32 @@ fn a_change_that_is_too_large_leaves_the_last_good_version_in_force() {
     delete(&mut reconciler, &limits, &PolicyKey::new("a", "policy"));
     assert!(held(&reconciler).is_empty());
     assert!(allowed(&reconciler, 0, 3), "nothing selects it");
+}
+
+/// Where they do not fit next to what others have now: those that say the most, and not all.
+#[test]
+fn last_good_versions_are_forgotten_the_largest_first() {
+    let limits = rules(500);
+    let mut reconciler = reconciler(limits, Tables::default());
+    cluster(&mut reconciler, &["a", "b", "c", "d", "other"]);
+    let sizes = [("a", 65), ("b", 50), ("c", 60), ("d", 55)];
+    apply(&mut reconciler, &limits, sizes.map(|(name, size)| ports(name, "policy", odd(size))));
+    assert!(held(&reconciler).is_empty());
+    apply(&mut reconciler, &limits, sizes.map(|(name, _)| ports(name, "policy", odd(1000))));
+    let in_force = |reconciler: &Reconciler| -> Vec<_> {
+        reconciler.held().map(|held| (held.policy.namespace.to_string(), held.in_force)).collect()
+    };
+    let all_good = sizes.map(|(name, _)| (name.to_owned(), InForce::LastGood));
+    assert_eq!(in_force(&reconciler), all_good);
+    // One is forgotten, and then two more: 50 fit next to 400.
+    apply(&mut reconciler, &limits, [ports("other", "policy", odd(400))]);
+    let good: Vec<_> = in_force(&reconciler)
+        .into_iter()
+        .filter(|(_, in_force)| *in_force == InForce::LastGood)
+        .collect();
+    assert_eq!(good, [("b".to_owned(), InForce::LastGood)]);
+    assert!(allowed(&reconciler, 1, 99) && !allowed(&reconciler, 3, 1));
+    assert!(allowed(&reconciler, 4, 799));
 }
 
 /// By one that comes later, whatever it weighs next to them.

@@ -93,10 +93,6 @@ impl Compiled {
         touched
     }
 
-    pub fn stand_ins(&self) -> &StandIns {
-        &self.stand_ins
-    }
-
     /// Isolates pods whose labels nobody knows, from the next update on: what selects them cannot be
     /// said. A pod that is known again has been touched.
     pub fn set_unknown(&mut self, pods: BTreeSet<PodUid>) {

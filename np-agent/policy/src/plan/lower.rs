@@ -59,12 +59,6 @@ impl Lowered {
         }
     }
 
-    /// How many rules a rule set has.
-    pub fn size(&self, rule_set: &Arc<RuleSet>, tables: &Tables) -> usize {
-        let id = self.rule_sets.get(rule_set);
-        id.map_or(0, |id| tables.rules.range(RulePrefix::of_rule_set(*id)).count())
-    }
-
     fn remove_rule_sets(
         &mut self,
         in_use: &[&Arc<RuleSet>],
@@ -211,5 +205,6 @@ mod tests {
         assert_eq!(id(9, &[10]), 1, "behind the last comes the first");
         assert_eq!(id(9, &[10, 1]), 2);
         assert_eq!(id(0, &[]), 1, "0 is nobody's");
+        assert_eq!(id(1 << 32, &[]), 7, "all of the content counts");
     }
 }

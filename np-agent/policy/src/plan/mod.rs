@@ -28,3 +28,6 @@ pub use scope::Scope;
 pub use shed::{Shed, Turn, has_room, shed};
 pub use stages::within;
 pub use tables::{Op, PortPrefix, RulePrefix, Tables};
+
+#[cfg(test)]
+mod tests;

@@ -224,17 +224,26 @@ impl fmt::Display for LeftOut {
 mod tests {
     use super::*;
 
+    fn endpoint(id: u16) -> EndpointRecord {
+        let text = format!(
+            r#"{{"id":{id},"pod":"default/pod-{id}","uid":"u","addresses":[],
+            "labels":{{}},"named_ports":[],"device":"veth","ifindex":7,
+            "ingress":{{"isolated":false,"policies":[]}},
+            "egress":{{"isolated":false,"policies":[]}}}}"#
+        );
+        serde_json::from_str(&text).expect("an endpoint")
+    }
+
+    /// An endpoint with labels of so many bytes.
+    fn labelled(id: u16, bytes: usize) -> EndpointRecord {
+        let value = "v".repeat(bytes - r#"{"l":""}"#.len());
+        let labels = Arc::new(Labels::from([("l".to_owned(), value)]));
+        assert_eq!(json(&labels).len(), bytes);
+        EndpointRecord { labels, ..endpoint(id) }
+    }
+
     #[test]
     fn ids_go_on_after_the_last_one_or_in_an_old_record_after_the_greatest() {
-        let endpoint = |id| -> EndpointRecord {
-            let text = format!(
-                r#"{{"id":{id},"pod":"default/a","uid":"u","addresses":[],
-                "labels":{{}},"named_ports":[],"device":"veth","ifindex":7,
-                "ingress":{{"isolated":false,"policies":[]}},
-                "egress":{{"isolated":false,"policies":[]}}}}"#
-            );
-            serde_json::from_str(&text).expect("an endpoint")
-        };
         let record = Record { endpoints: vec![endpoint(9), endpoint(30)], ..Record::default() };
         let text = serde_json::to_string(&record).expect("a record").replace("\"last_id\":0,", "");
         let old: Record = serde_json::from_str(&text).expect("a record without the last id");
@@ -249,5 +258,65 @@ mod tests {
         let isolated = SideRecord { isolated: true, policies };
         assert_eq!(isolated.to_string(), "isolated by default/a, default/b");
         assert_eq!(SideRecord::default().to_string(), "open");
+    }
+
+    /// Which these are is found without the record too.
+    #[test]
+    fn policies_held_back_take_no_more_than_a_sixteenth_of_the_room() {
+        let held = vec![PolicyKey::new("namespace", "p".repeat(100))];
+        let record =
+            Record { endpoints: vec![labelled(1, 5000)], held: held.clone(), ..Record::default() };
+        let enough = 16 * json(&held).len();
+        for (room, kept) in [(enough - 1, Vec::new()), (enough, held.clone()), (enough + 16, held)]
+        {
+            let (text, _) = record.fit(room);
+            let read: Record = serde_json::from_slice(&text).expect("a record is whole");
+            assert_eq!(read.held, kept, "{room} bytes");
+        }
+    }
+
+    #[test]
+    fn a_part_that_is_no_longer_than_the_word_of_it_is_never_left_out() {
+        for (bytes, is_left_out) in [(15, false), (16, false), (17, true)] {
+            let record = Record { endpoints: vec![labelled(1, bytes)], ..Record::default() };
+            let (_, left_out) = record.fit(json(&record).len() - 1);
+            let labels = left_out.iter().any(|part| part.what == Part::Labels);
+            assert_eq!(labels, is_left_out, "{bytes} bytes");
+        }
+    }
+
+    /// Only a manifest can name uids that no room is made for. Whatever the room, the longest go,
+    /// no more of them than have to, and the others are whole. A kept one takes its text and up to
+    /// eight bytes: a comma, and its id among those without labels.
+    #[test]
+    fn endpoints_that_no_room_was_made_for_go_the_longest_first() {
+        let sizes = [(1, 20), (2, 700), (3, 60), (4, 300), (5, 40)];
+        let longest_first = [2, 4, 3, 5, 1];
+        let with_uid = |(id, length): (u16, usize)| {
+            let bare = if id == 3 { labelled(id, 800) } else { endpoint(id) };
+            EndpointRecord { uid: PodUid("u".repeat(length).into()), ..bare }
+        };
+        let record = Record { endpoints: sizes.map(with_uid).to_vec(), ..Record::default() };
+        let bare = |without: &[u16]| {
+            let endpoints = record.endpoints.iter().filter(|of| !without.contains(&of.id));
+            let endpoints =
+                endpoints.map(|of| EndpointRecord { labels: Arc::default(), ..of.clone() });
+            let without_labels = [3].into_iter().filter(|id| !without.contains(id)).collect();
+            Record { endpoints: endpoints.collect(), without_labels, ..Record::default() }
+        };
+        let most = |record: &Record| {
+            let texts: usize = record.endpoints.iter().map(|of| json(of).len() + 8).sum();
+            json(&Record { endpoints: Vec::new(), ..record.clone() }).len() + texts
+        };
+        for room in json(&Record::default()).len()..json(&bare(&[])).len() {
+            let (text, left_out) = record.fit(room);
+            assert!(text.len() <= room, "{} of {room} bytes", text.len());
+            let whole = left_out.iter().filter(|part| part.what == Part::Everything);
+            let gone = &longest_first[..whole.count()];
+            let read: Record = serde_json::from_slice(&text).expect("a record is whole");
+            assert_eq!(read, bare(gone), "{room} bytes");
+            let (_, spared) = gone.split_last().expect("not all of them fit");
+            assert!(most(&bare(spared)) > room, "{gone:?} are gone of {room} bytes");
+        }
     }
 }

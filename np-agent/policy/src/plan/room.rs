@@ -119,6 +119,7 @@ impl<K: Ord> Fill<K> {
 #[cfg(test)]
 mod tests {
     use np_common::rules::{ClassId, RuleSetId};
+    use proptest::prelude::*;
 
     use super::*;
     use crate::plan::PortPrefix;
@@ -174,5 +175,62 @@ mod tests {
         let more = [set("10.4.0.0/16"), set("10.5.0.0/16")];
         let no_room = NoRoom { map: "CIDRS", needed: 5, limit: 4 };
         assert_eq!(room(&tables, &more, &limits), Err(no_room));
+    }
+
+    fn write() -> impl Strategy<Value = Op> {
+        const PREFIXES: [&str; 6] =
+            ["10.0.0.1/32", "10.0.0.2/32", "fd00::1/128", "10.0.0.0/8", "10.0.0.0/9", "fd00::/8"];
+        let prefix = || {
+            prop::sample::select(&PREFIXES)
+                .prop_map(|text| text.parse::<IpNet>().expect("a prefix"))
+        };
+        prop_oneof![
+            (prefix(), 1..3_u32)
+                .prop_map(|(prefix, class)| Op::SetPeer(prefix, ClassId::new(class))),
+            prefix().prop_map(Op::RemovePeer),
+            (0..5_u16).prop_map(|port| Op::SetRule(rule(port))),
+            (0..5_u16).prop_map(|port| Op::RemoveRule(rule(port))),
+        ]
+    }
+
+    proptest! {
+        /// As if the writes were made one by one, and each that adds looked how full its map is.
+        #[test]
+        fn what_a_plan_needs_is_how_full_it_makes_the_maps(
+            before in prop::collection::vec(write(), 0..12),
+            ops in prop::collection::vec(write(), 0..12),
+            (peers, cidrs, rules) in (0..4_usize, 0..4_usize, 0..6_usize),
+        ) {
+            let mut tables = Tables::default();
+            before.iter().for_each(|op| op.apply(&mut tables));
+            let limits = Limits { peers, cidrs, rules };
+            let said = room(&tables, &ops, &limits);
+            let mut most = [("PEERS", 0, peers), ("CIDRS", 0, cidrs), ("RULES", 0, rules)];
+            for op in &ops {
+                op.apply(&mut tables);
+                if !matches!(op, Op::SetPeer(..) | Op::SetRule(_)) {
+                    continue;
+                }
+                let of_map = |map: &str| {
+                    let prefixes = tables.peers.keys().map(|prefix| Op::RemovePeer(*prefix));
+                    let rules = tables.rules.iter().map(|rule| Op::RemoveRule(*rule));
+                    prefixes.chain(rules).filter(|entry| entry.map() == map).count()
+                };
+                for (map, most, _) in &mut most {
+                    if op.map() == *map {
+                        *most = of_map(map).max(*most);
+                    }
+                }
+            }
+            let overfull = most.into_iter().find(|(_, needed, limit)| needed > limit);
+            let no_room = overfull.map(|(map, needed, limit)| NoRoom { map, needed, limit });
+            prop_assert_eq!(said.err(), no_room);
+        }
+    }
+
+    #[test]
+    fn no_room_says_how_much_is_missing_where() {
+        let no_room = NoRoom { map: "RULES", needed: 3, limit: 2 };
+        assert_eq!(no_room.to_string(), "RULES holds 2 entries and the change needs 3");
     }
 }

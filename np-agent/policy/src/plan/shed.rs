@@ -293,3 +293,6 @@ impl Ord for Content {
         self.key().cmp(&other.key())
     }
 }
+
+#[cfg(test)]
+mod tests;

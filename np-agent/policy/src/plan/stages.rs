@@ -95,3 +95,87 @@ fn closed(actual: &Tables, desired: &Tables, rule_sets: &BTreeSet<RuleSetId>) ->
     tables.config = desired.config;
     tables
 }
+
+#[cfg(test)]
+mod tests {
+    use np_common::rules::ClassId;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::plan::PortPrefix;
+    use crate::plan::diff::tests::{mk_tables, tables, verdicts};
+
+    /// Room for either, and for so many entries more.
+    fn room_for(actual: &Tables, desired: &Tables, spare: usize) -> Limits {
+        let rules = actual.rules.len().max(desired.rules.len()) + spare;
+        let [old, new] = [actual, desired].map(entries);
+        Limits { peers: old[0].max(new[0]) + spare, cidrs: old[1].max(new[1]) + spare, rules }
+    }
+
+    /// Of PEERS and CIDRS.
+    fn entries(tables: &Tables) -> [usize; 2] {
+        let single = |prefix: &&ipnet::IpNet| prefix.prefix_len() == prefix.max_prefix_len();
+        let singles = tables.peers.keys().filter(single).count();
+        [singles, tables.peers.len() - singles]
+    }
+
+    /// What a change that broke off has left, where an id for nothing is looked for first.
+    fn stray() -> RulePrefix {
+        let rule_set = RuleSetId::new(RuleSetId::MAX);
+        RulePrefix { rule_set, class: ClassId::NONE, ports: PortPrefix::EVERYTHING }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn a_plan_keeps_to_the_room_there_is_and_allows_nobody_more(
+            actual in tables(), desired in tables(), strays in any::<bool>(), spare in 0..6_usize,
+        ) {
+            let mut now = actual;
+            now.rules.extend(strays.then(stray));
+            let limits = room_for(&now, &desired, spare);
+            let (old, new) = (verdicts(&now), verdicts(&desired));
+            for op in within(&now.clone(), &desired, &Scope::everything(), &limits) {
+                op.apply(&mut now);
+                let [peers, cidrs] = entries(&now);
+                prop_assert!(now.rules.len() <= limits.rules, "after {op}");
+                prop_assert!(peers <= limits.peers && cidrs <= limits.cidrs, "after {op}");
+                for ((now, old), new) in verdicts(&now).iter().zip(&old).zip(&new) {
+                    prop_assert!(!now || *old || *new, "after {op}");
+                }
+            }
+            now.config = desired.config;
+            prop_assert_eq!(now, desired);
+        }
+    }
+
+    /// Of those whose rules change the one with the most is closed, and that is enough.
+    #[test]
+    fn nobody_is_closed_who_need_not_be() {
+        let ports = |rule_set, ports: std::ops::Range<u16>| {
+            ports.map(move |port| RulePrefix {
+                rule_set: RuleSetId::new(rule_set),
+                class: ClassId::NONE,
+                ports: PortPrefix::ports(6, port, 16),
+            })
+        };
+        let policed = |by: [u32; 3]| {
+            let mut tables = mk_tables(vec![], vec![(0, 0); 3]);
+            for (endpoint, rule_set) in tables.endpoints.values_mut().zip(by) {
+                endpoint.policy = PolicyWord::new(Some(RuleSetId::new(rule_set)), None);
+            }
+            tables
+        };
+        // Endpoint 1 keeps many rules; 2 changes many, and 3 a few.
+        let (mut actual, mut desired) = (policed([4, 5, 6]), policed([4, 7, 8]));
+        actual.rules.extend(ports(4, 0..50).chain(ports(5, 0..20)).chain(ports(6, 0..2)));
+        desired.rules.extend(ports(4, 0..50).chain(ports(7, 0..20)).chain(ports(8, 0..2)));
+        let limits = room_for(&actual, &desired, 2);
+        let ops = within(&actual, &desired, &Scope::everything(), &limits);
+        let words = [1, 2, 3].map(EndpointId::new).map(|id| {
+            ops.iter().filter(|op| matches!(op, Op::SetPolicy(of, _) if *of == id)).count()
+        });
+        assert_eq!(words, [0, 2, 1], "{ops:?}");
+    }
+}

@@ -474,4 +474,4 @@ fn releases(actual: &Tables, desired: &Tables, ops: &mut Vec<Op>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -29,7 +29,7 @@ fn content(rule_set: u32, class: u32) -> BTreeSet<PortPrefix> {
     all.into_iter().enumerate().filter(|(bit, _)| allowed >> bit & 1 == 1).map(|(_, p)| p).collect()
 }
 
-fn mk_tables(peers: Vec<(usize, u32)>, words: Vec<(u32, u32)>) -> Tables {
+pub(in crate::plan) fn mk_tables(peers: Vec<(usize, u32)>, words: Vec<(u32, u32)>) -> Tables {
     let mut tables = Tables::default();
     for (prefix, class) in peers {
         tables.peers.insert(PREFIXES[prefix].parse().expect("a prefix"), ClassId::new(class));
@@ -66,8 +66,8 @@ const ADDRS: [&str; 7] =
     ["1.2.3.4", "10.200.0.1", "10.1.9.9", "10.1.2.9", "10.1.2.3", "10.9.0.1", "fd00::1"];
 const PROBES: [(u8, u16); 5] = [(6, 80), (6, 8080), (6, 8082), (17, 53), (1, 0)];
 
-/// Every endpoint's word on every probe, for each direction.
-fn verdicts(tables: &Tables) -> Vec<bool> {
+/// Every endpoint's word on every probe, for each direction; who is gone is allowed nothing.
+pub(in crate::plan) fn verdicts(tables: &Tables) -> Vec<bool> {
     let maps = Simulated::new(tables);
     let mut verdicts = Vec::new();
     for id in 1..=3 {
@@ -76,11 +76,13 @@ fn verdicts(tables: &Tables) -> Vec<bool> {
             for addr in ADDRS {
                 let class = maps.class(&addr.parse::<IpAddr>().expect("an address").into());
                 for (protocol, port) in PROBES {
-                    verdicts.push(policy.rule_set(direction).is_none_or(|rule_set| {
+                    let allows = |rule_set| {
                         [class, ClassId::NONE].iter().any(|class| {
                             maps.allows(&RuleKey::new(rule_set, *class, protocol, port))
                         })
-                    }));
+                    };
+                    let open = policy.rule_set(direction).is_none_or(allows);
+                    verdicts.push(policy.is_in_use() && open);
                 }
             }
         }
@@ -88,14 +90,56 @@ fn verdicts(tables: &Tables) -> Vec<bool> {
     verdicts
 }
 
-fn tables() -> impl Strategy<Value = Tables> {
+pub(in crate::plan) fn tables() -> impl Strategy<Value = Tables> {
     let peers = prop::collection::vec((0..PREFIXES.len(), 1..5u32), 0..6);
     let words = prop::collection::vec((0..4u32, 0..4u32), 3);
     (peers, words).prop_map(|(peers, words)| mk_tables(peers, words))
 }
 
+/// Tables and what becomes of them: anything, or endpoints that go over to each other's policies
+/// while a prefix goes to another class.
+fn changes() -> impl Strategy<Value = (Tables, Tables)> {
+    let peers = prop::collection::vec((0..PREFIXES.len(), 1..5u32), 0..6);
+    let words = prop::collection::vec((0..4u32, 0..4u32), 3);
+    let moved = (0..PREFIXES.len(), 1..5u32);
+    let exchange = (peers, words, moved, 0..3_usize).prop_map(|(peers, words, moved, by)| {
+        let mut others = words.clone();
+        others.rotate_left(by);
+        let more = peers.iter().copied().chain([moved]).collect();
+        (mk_tables(peers, words), mk_tables(more, others))
+    });
+    prop_oneof![exchange, (tables(), tables())]
+}
+
+/// Where tables differ.
+fn difference(actual: &Tables, desired: &Tables) -> Scope {
+    let peers = actual.peers.keys().chain(desired.peers.keys());
+    let peers = peers.filter(|prefix| actual.peers.get(*prefix) != desired.peers.get(*prefix));
+    Scope {
+        everything: false,
+        peers: peers.copied().collect(),
+        rules: actual.rules.symmetric_difference(&desired.rules).copied().collect(),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// A look at no more than what changes is enough, and nothing else is written.
+    #[test]
+    fn a_plan_within_its_scope_is_as_careful((actual, desired) in changes()) {
+        let scope = difference(&actual, &desired);
+        let (old, new) = (verdicts(&actual), verdicts(&desired));
+        let mut now = actual.clone();
+        for op in diff(&actual, &desired, &scope) {
+            op.apply(&mut now);
+            for (at, verdict) in verdicts(&now).iter().enumerate() {
+                prop_assert!(*verdict == old[at] || *verdict == new[at], "after {op}");
+            }
+        }
+        now.config = desired.config;
+        prop_assert_eq!(now, desired);
+    }
 
     /// A tuple that is on its way must not pass through a verdict that nobody asked for.
     #[test]
@@ -140,6 +184,88 @@ proptest! {
         }
         now.config = desired.config;
         prop_assert_eq!(now, desired);
+    }
+}
+
+/// Whatever else cannot be written: it is the new pod's only when that is complete.
+#[test]
+fn a_device_that_is_new_or_was_another_pods_is_closed_first() {
+    let id = EndpointId::new(1);
+    let pod = |id| Iface::new(1, Role::Pod, EndpointId::new(id));
+    let other = |role| Iface::new(1, role, EndpointId::NONE);
+    let pending = other(Role::Pending);
+    for (old, new, first) in [
+        (None, pod(1), Some(pending)),
+        (None, other(Role::Uplink), Some(other(Role::Uplink))),
+        (Some(pod(2)), pod(1), Some(pending)),
+        (Some(pod(2)), other(Role::Uplink), Some(other(Role::Uplink))),
+        (Some(pending), pod(1), None),
+        (Some(other(Role::Uplink)), pod(1), None),
+    ] {
+        let mut actual = Tables::default();
+        actual.ifaces.extend(old.map(|old| (1, old)));
+        let mut desired = Tables::default();
+        desired.ifaces.insert(1, new);
+        desired.endpoints.insert(id, Endpoint::new([Addr::UNSPECIFIED; 2], PolicyWord::OPEN, 0));
+        let ops = diff(&actual, &desired, &Scope::everything());
+        let complete = ops.iter().position(|op| matches!(op, Op::SetPolicy(..)));
+        let (before, after) = ops.split_at(complete.expect("the endpoint is written"));
+        let ifaces = |ops: &[Op]| {
+            let is = |op: &&Op| matches!(op, Op::SetIface(_));
+            ops.iter().filter(is).copied().collect::<Vec<_>>()
+        };
+        assert_eq!(ifaces(before), first.map(Op::SetIface).into_iter().collect::<Vec<_>>());
+        let then = (first != Some(new)).then_some(Op::SetIface(new));
+        assert_eq!(ifaces(after), then.into_iter().collect::<Vec<_>>(), "{old:?} to {new:?}");
+    }
+}
+
+/// One that an endpoint has lost can be another's next, and no flow of before may count for that.
+#[test]
+fn an_endpoint_that_loses_an_address_starts_a_new_life() {
+    let id = EndpointId::new(1);
+    let addr = |text: &str| Addr::from(text.parse::<IpAddr>().expect("an address"));
+    let (one, other, none) = (addr("10.0.0.1"), addr("fd00::1"), Addr::UNSPECIFIED);
+    for (old, new, is_new_life) in [
+        ([one, other], [one, other], false),
+        ([one, other], [other, one], false),
+        ([one, none], [one, other], false),
+        ([none, none], [one, other], false),
+        ([one, other], [one, none], true),
+        ([one, other], [none, other], true),
+        ([one, none], [other, none], true),
+    ] {
+        let with = |addrs| {
+            let mut tables = Tables { config: Config::new(7, false), ..Tables::default() };
+            tables.endpoints.insert(id, Endpoint::new(addrs, PolicyWord::OPEN, 0));
+            tables
+        };
+        let ops = diff(&with(old), &with(new), &Scope::everything());
+        let life = [
+            Op::SetPolicy(id, PolicyWord::FREE),
+            Op::Bind(id, new, 8),
+            Op::SetPolicy(id, PolicyWord::OPEN),
+            Op::SetConfig(Config::new(8, false)),
+        ];
+        assert_eq!(ops, if is_new_life { life.to_vec() } else { vec![] }, "{old:?} to {new:?}");
+    }
+}
+
+/// Its rule set goes with it, and allows nothing else until then.
+#[test]
+fn an_endpoint_that_goes_is_allowed_no_more_while_an_address_moves() {
+    let actual = mk_tables(vec![(1, 1), (4, 2)], vec![(2, 0), (1, 0)]);
+    let desired = mk_tables(vec![(1, 2), (4, 2)], vec![(2, 0)]);
+    let (old, new) = (verdicts(&actual), verdicts(&desired));
+    for scope in [Scope::everything(), difference(&actual, &desired)] {
+        let mut now = actual.clone();
+        for op in diff(&actual, &desired, &scope) {
+            op.apply(&mut now);
+            let verdicts = verdicts(&now);
+            let more = (0..).zip(&verdicts).find(|(at, now)| **now && !old[*at] && !new[*at]);
+            assert_eq!(more, None, "after {op}");
+        }
+        assert_eq!(Tables { config: desired.config, ..now }, desired);
     }
 }
 
