@@ -160,6 +160,11 @@ impl Chronicle {
         self.reached.get(&(host, *flow, author)).copied()
     }
 
+    /// Whether anybody got as this what an author had sent.
+    pub fn reached_somebody(&self, flow: &Flow, author: HostId) -> bool {
+        (0..self.hosts.len()).any(|host| self.reached(HostId(host), flow, author).is_some())
+    }
+
     /// Whether a host had sent a packet of this flow before.
     pub fn opened(&self, host: HostId, flow: &Flow, before: Time) -> bool {
         self.opened.get(&(host, *flow)).is_some_and(|first| *first <= before)

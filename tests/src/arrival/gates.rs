@@ -241,11 +241,29 @@ impl<'a> Case<'a> {
                     None => self.chronicle.outsiders().any(|id| self.awaits(id, &asked, self.time)),
                 };
                 let known = self.chronicle.said(self.id, &quoted, self.time)
+                    || self.asked_another_way(&quoted)
                     || quoted.src == self.ip.flow.dst && awaited;
                 known.then_some(quoted)
             }
             Form::Error(None) | Form::EchoRequest | Form::Message(_) => None,
         }
+    }
+
+    /// Whether the receiver has sent what became this packet: to a Service, or from a port that its node
+    /// has exchanged.
+    fn asked_another_way(&self, packet: &Flow) -> bool {
+        if !self.receiver.has(packet.src) {
+            return false;
+        }
+        let mut answerers = self.chronicle.owners(packet.dst, self.time);
+        self.chronicle.reached_somebody(packet, self.id)
+            || answerers.any(|(_, pod)| {
+                self.chronicle.flows_of(self.id).any(|flow| {
+                    (flow.src, flow.sport, flow.protocol)
+                        == (packet.src, packet.sport, packet.protocol)
+                        && self.chronicle.stands_for(flow.dst, pod, packet.dport)
+                })
+            })
     }
 
     /// Whether somebody has asked the receiver this, itself or by a Service.

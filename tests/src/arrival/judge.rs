@@ -11,7 +11,7 @@ use super::chronicle::Chronicle;
 use super::explain::{Why, explain};
 use super::host::{Host, Kind};
 use super::mark::Mark;
-use super::seen::Seen;
+use super::seen::{Form, Seen};
 use super::stage::Stage;
 use super::tap::{Frame, MILLISECOND, SECOND, Time, now};
 
@@ -140,13 +140,21 @@ fn finding(chronicle: &Chronicle, frame: &Frame, reason: &str, start: Time) -> S
     );
     if let Some(seen) = Seen::read(&frame.bytes) {
         put(&mut text, format_args!("          {seen}"));
-        let asked = chronicle.asked_by(frame.host);
+        let mut asked = chronicle.asked_by(frame.host);
         let reversed = seen.ip.map(|ip| ip.flow.reversed());
+        let port = seen.ip.map(|ip| match ip.form {
+            Form::Error(Some(quoted)) => quoted.sport,
+            _ => ip.flow.dport,
+        });
+        asked.sort_by_key(|(_, flow)| Some(flow.sport) != port);
         match asked.iter().find(|(_, flow)| Some(*flow) == reversed) {
             Some((first, _)) => put(&mut text, format_args!("{:9.3} it asked that", at(*first))),
             None => put(&mut text, format_args!("          it has never asked that")),
         }
-        put(&mut text, format_args!("what it has asked, {} times, the latest:", asked.len()));
+        put(
+            &mut text,
+            format_args!("what it has asked, {} times, the latest from this port:", asked.len()),
+        );
         for (first, flow) in asked.iter().take(SENDINGS) {
             put(&mut text, format_args!("{:9.3} {flow}", at(*first)));
         }

@@ -11,6 +11,7 @@ use crate::arrival::seen::{ICMP, UDP};
 use crate::arrival::tap::{SECOND, Time};
 use crate::arrival::version::Version;
 use crate::arrival::wishes;
+use crate::proxy::{ExternalTrafficPolicy, Protocol, Service, ServicePort};
 use crate::wire::{Ip as Packet, checksum, datagram};
 
 const START: Time = 1000 * SECOND;
@@ -385,4 +386,42 @@ fn an_answer_to_a_port_that_the_node_gave_a_question_is_an_answer() {
     forged.payload.splice(0..2, 94u16.to_be_bytes());
     assert_eq!(little.arrives("far", &forged), Ok(Why::Allowed));
     assert!(little.talk("far", "closed", (7, 94)).is_err());
+}
+
+/// The node has forgotten the translation of the question that the error is about.
+#[test]
+fn an_error_about_a_question_to_a_service_is_explained_by_the_pod_that_it_led_to() {
+    let mut little = Little::new();
+    let (closed, far) = (little.address("closed"), little.address("far"));
+    let port = ServicePort {
+        name: "dns",
+        protocol: Protocol::Udp,
+        port: 53,
+        target_port: 5353,
+        node_port: None,
+    };
+    little.chronicle.services.push(Service {
+        name: "dns",
+        namespace: "default",
+        address: Ipv4Addr::new(10, 96, 0, 53),
+        ports: vec![port],
+        external_traffic_policy: ExternalTrafficPolicy::Cluster,
+        external: None,
+        affinity: false,
+        endpoints: vec!["far-6"],
+    });
+    little.send("closed", closed, Ipv4Addr::new(10, 96, 0, 53).into(), (30081, 53));
+    let error = |little: &mut Little, ports: (u16, u16)| {
+        let about = datagram(closed, far, ports.0, ports.1, b"");
+        let mark = little.chronicle.mark();
+        let mut packet = echo(far, closed, 3, &[about.bytes(), mark.bytes().to_vec()].concat());
+        packet.payload.splice(4..8, [0; 4]);
+        little.sent("far", mark, packet)
+    };
+    let packet = error(&mut little, (30081, 5353));
+    assert_eq!(little.arrives("closed", &packet), Ok(Why::Reply));
+    for ports in [(30081, 5354), (30082, 5353)] {
+        let packet = error(&mut little, ports);
+        assert!(little.arrives("closed", &packet).is_err(), "{ports:?}");
+    }
 }
