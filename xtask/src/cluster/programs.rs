@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::places::Places;
-use crate::shell::{self, find_program, step};
+use crate::setup;
+use crate::shell::{self, step};
 use crate::workspace;
 
 const KUBERNETES: &str = "tests/cluster";
@@ -66,12 +67,8 @@ pub fn build_helm(places: &Places) -> Result<()> {
 }
 
 fn go(verb: &str, module: &str, places: &Places) -> Result<Command> {
-    let Some(go) = find_program("go") else {
-        bail!(
-            "no go, which builds Kubernetes and Helm: install Go from https://go.dev/dl, in the version \
-             that {module}/go.mod names or later, and run again"
-        );
-    };
+    let go_mod = workspace::root().join(module).join("go.mod");
+    let go = setup::go::ensure(&go_mod, &setup::tools_dir()?)?;
     let bin = places.bin();
     fs::create_dir_all(&bin).with_context(|| format!("making {}", bin.display()))?;
     let mut command = Command::new(go);
