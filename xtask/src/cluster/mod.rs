@@ -8,8 +8,10 @@ mod config;
 mod control_plane;
 mod down;
 mod fabric;
+mod dns;
 mod host;
 mod images;
+mod linked;
 mod node;
 pub mod options;
 mod pki;
@@ -114,7 +116,8 @@ fn make(options: &Options, places: &Places, archives: &[PathBuf]) -> Result<()> 
         }
         Ok(nodes)
     })?;
-    step("waiting for the nodes", || nodes.iter_mut().try_for_each(|node| node.wait(places)))
+    step("waiting for the nodes", || nodes.iter_mut().try_for_each(|node| node.wait(places)))?;
+    step("waiting for the DNS", || dns::deploy(places, options))
 }
 
 fn summary(options: &Options, places: &Places, start: Instant) -> Result<()> {

@@ -1,5 +1,5 @@
-//! Kubernetes' own programs and Helm, built from the Go module proxy in the versions that the go.mod
-//! files below tests/cluster name.
+//! What Go builds of a cluster: Kubernetes, CoreDNS and Helm, from the Go module proxy in the
+//! versions that the go.mod files below tests/cluster name.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -16,20 +16,28 @@ use crate::workspace;
 
 const KUBERNETES: &str = "tests/cluster";
 
-/// A module of its own: Helm and Kubernetes need different versions of the same packages.
+// Modules of their own: each needs other versions of the same packages.
 const HELM: &str = "tests/cluster/helm";
+const COREDNS: &str = "tests/cluster/coredns";
 
 /// Without what only a debugger reads.
 const STRIPPED: &str = "-s -w";
 
 /// Kubernetes' version, as `1.36.3`.
 pub fn version() -> Result<String> {
-    let path = workspace::root().join(KUBERNETES).join("go.mod");
+    version_of("k8s.io/kubernetes", KUBERNETES)
+}
+
+/// CoreDNS' version.
+pub fn coredns_version() -> Result<String> {
+    version_of("github.com/coredns/coredns", COREDNS)
+}
+
+fn version_of(module: &str, ours: &str) -> Result<String> {
+    let path = workspace::root().join(ours).join("go.mod");
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let version = required(&text, "k8s.io/kubernetes");
-    Ok(version
-        .with_context(|| format!("{} names no k8s.io/kubernetes", path.display()))?
-        .to_owned())
+    let version = required(&text, module);
+    Ok(version.with_context(|| format!("{} names no {module}", path.display()))?.to_owned())
 }
 
 /// The version, without its `v`, that a go.mod requires of a module.
@@ -47,7 +55,8 @@ pub fn build(places: &Places) -> Result<()> {
         .args(["-ldflags", &linker_flags(&version()?), "-o"])
         .arg(places.bin().join(""))
         .args(["tool", "./pause"]);
-    compile("building Kubernetes (from nothing about ten minutes on two processors)", command)
+    compile("building Kubernetes (from nothing about ten minutes on two processors)", command)?;
+    tool(COREDNS, "coredns", "building CoreDNS (from nothing about two minutes)", places)
 }
 
 /// Builds the suite that Kubernetes tests network policies with.
@@ -61,9 +70,14 @@ pub fn build_suite(places: &Places) -> Result<PathBuf> {
 
 /// Builds Helm.
 pub fn build_helm(places: &Places) -> Result<()> {
-    let mut command = go("build", HELM, places)?;
-    command.args(["-ldflags", STRIPPED, "-o"]).arg(places.bin().join("")).arg("tool");
-    compile("building Helm (from nothing about three minutes on two processors)", command)
+    tool(HELM, "helm", "building Helm (from nothing about three minutes on two processors)", places)
+}
+
+/// Builds the one tool of a module of ours.
+fn tool(module: &str, program: &str, what: &str, places: &Places) -> Result<()> {
+    let mut command = go("build", module, places)?;
+    command.args(["-ldflags", STRIPPED, "-o"]).arg(places.program(program)).arg("tool");
+    compile(what, command)
 }
 
 fn go(verb: &str, module: &str, places: &Places) -> Result<Command> {
