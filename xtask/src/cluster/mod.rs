@@ -8,7 +8,7 @@ mod config;
 mod control_plane;
 mod down;
 mod fabric;
-mod dns;
+mod flannel;
 mod host;
 mod images;
 mod linked;
@@ -32,7 +32,7 @@ use crate::setup::{self, Needs};
 use crate::shell::{self, step};
 use host::Host;
 use node::Node;
-use options::Options;
+use options::{Cni, Options};
 use places::Places;
 
 /// Make a real Kubernetes cluster on this machine, or take it down; needs root, and no Docker
@@ -69,7 +69,6 @@ pub fn run(Args { verb }: &Args) -> Result<()> {
 }
 
 fn up(options: &Options, places: &Places) -> Result<()> {
-    options.check()?;
     let toolchain = setup::ensure(Needs::Cluster)?;
     if !down::namespaces()?.is_empty() {
         bail!("a cluster is there already: `cargo xtask cluster down` first");
@@ -94,6 +93,10 @@ fn up(options: &Options, places: &Places) -> Result<()> {
 /// Makes everything that [`down::clear`] removes.
 fn make(options: &Options, places: &Places, archives: &[PathBuf]) -> Result<()> {
     // What an earlier one may have left.
+    if options.cni == Cni::Flannel {
+        programs::build_flannel(places)?;
+        flannel::gather_plugins(places)?;
+    }
     down::clear(places)?;
     for dir in [places.log(), places.hosts()] {
         if dir.exists() {
@@ -111,7 +114,7 @@ fn make(options: &Options, places: &Places, archives: &[PathBuf]) -> Result<()> 
             for archive in archives {
                 node.load(archive)?;
             }
-            node.join(number, options)?;
+            node.join(number, places, options)?;
             nodes.push(node);
         }
         Ok(nodes)
@@ -122,6 +125,9 @@ fn make(options: &Options, places: &Places, archives: &[PathBuf]) -> Result<()> 
 
 fn summary(options: &Options, places: &Places, start: Instant) -> Result<()> {
     println!("\ncluster: Kubernetes {} with {options}", programs::version()?);
+    if options.cni == Cni::Flannel {
+        flannel::allow(places)?;
+    }
     println!("    up {:.0} s after everything was built", start.elapsed().as_secs_f32());
     println!("    images loaded: {}, {}", image::NAME, images::AGNHOST_IMAGE);
     println!("    logs: {}", places.log().display());

@@ -1,4 +1,4 @@
-//! What Go builds of a cluster: Kubernetes, CoreDNS and Helm, from the Go module proxy in the
+//! What Go builds of a cluster: Kubernetes, CoreDNS, flannel and Helm, from the Go module proxy in the
 //! versions that the go.mod files below tests/cluster name.
 
 use std::fs;
@@ -19,6 +19,8 @@ const KUBERNETES: &str = "tests/cluster";
 // Modules of their own: each needs other versions of the same packages.
 const HELM: &str = "tests/cluster/helm";
 const COREDNS: &str = "tests/cluster/coredns";
+const FLANNEL: &str = "tests/cluster/flannel";
+const FLANNEL_PLUGIN: &str = "tests/cluster/flannel-plugin";
 
 /// Without what only a debugger reads.
 const STRIPPED: &str = "-s -w";
@@ -56,7 +58,21 @@ pub fn build(places: &Places) -> Result<()> {
         .arg(places.bin().join(""))
         .args(["tool", "./pause"]);
     compile("building Kubernetes (from nothing about ten minutes on two processors)", command)?;
-    tool(COREDNS, "coredns", "building CoreDNS (from nothing about two minutes)", places)
+    let coredns = go("build", COREDNS, places)?;
+    tool(coredns, "coredns", "building CoreDNS (from nothing about two minutes)", places)
+}
+
+/// Builds flannel's daemon, and the plugin that reads what the daemon writes. Both projects name their
+/// program `flannel`; on a node the daemon is `flanneld`.
+pub fn build_flannel(places: &Places) -> Result<()> {
+    let mut daemon = go("build", FLANNEL, places)?;
+    if cfg!(target_arch = "x86_64") {
+        // As flannel's own Makefile: a backend that we do not use is partly C there.
+        daemon.env("CGO_ENABLED", "1");
+    }
+    tool(daemon, "flanneld", "building flannel (from nothing about two minutes)", places)?;
+    let plugin = go("build", FLANNEL_PLUGIN, places)?;
+    tool(plugin, "cni/flannel", "building flannel's CNI plugin", places)
 }
 
 /// Builds the suite that Kubernetes tests network policies with.
@@ -70,12 +86,12 @@ pub fn build_suite(places: &Places) -> Result<PathBuf> {
 
 /// Builds Helm.
 pub fn build_helm(places: &Places) -> Result<()> {
-    tool(HELM, "helm", "building Helm (from nothing about three minutes on two processors)", places)
+    let helm = go("build", HELM, places)?;
+    tool(helm, "helm", "building Helm (from nothing about three minutes on two processors)", places)
 }
 
 /// Builds the one tool of a module of ours.
-fn tool(module: &str, program: &str, what: &str, places: &Places) -> Result<()> {
-    let mut command = go("build", module, places)?;
+fn tool(mut command: Command, program: &str, what: &str, places: &Places) -> Result<()> {
     command.args(["-ldflags", STRIPPED, "-o"]).arg(places.program(program)).arg("tool");
     compile(what, command)
 }
