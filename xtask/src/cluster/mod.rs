@@ -2,8 +2,10 @@
 //! on them is the one that a real node runs.
 
 mod addresses;
+mod allow_all;
 mod cgroup;
 pub mod chart;
+mod compare;
 mod config;
 mod control_plane;
 mod down;
@@ -17,7 +19,7 @@ pub mod options;
 mod pki;
 mod places;
 mod programs;
-mod suite;
+pub mod suite;
 pub mod tier;
 
 use std::fs;
