@@ -8,11 +8,13 @@ pub mod chart;
 mod compare;
 mod config;
 mod control_plane;
+mod dns;
 mod down;
 mod fabric;
 mod flannel;
 mod host;
 mod images;
+mod kind;
 mod linked;
 mod node;
 pub mod options;
@@ -39,9 +41,9 @@ use places::Places;
 
 /// Make a real Kubernetes cluster on this machine, or take it down; needs root, and no Docker
 ///
-/// etcd, containerd and runc are the distribution's; Kubernetes is built by Go, from nothing in about
-/// ten minutes. Each node is a network, a mount and a process namespace. The agent's image is built
-/// and loaded; nothing is deployed.
+/// etcd, containerd and runc are the distribution's; Kubernetes and CoreDNS are built by Go, from
+/// nothing in about fifteen minutes. Each node is a network, a mount and a process namespace. The
+/// agent's image is built and loaded, but not deployed. With --kind, kind makes the cluster in Docker.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -51,7 +53,14 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// Make the cluster
-    Up(Options),
+    Up {
+        #[command(flatten)]
+        options: Options,
+
+        /// Let kind make it; needs Docker, kind and kubectl, and no root. Has not been run yet
+        #[arg(long, conflicts_with = "cni")]
+        kind: bool,
+    },
     /// Build the agent's image anew, load it on every node, and restart the agents if there are any
     Load,
     /// Take it down; only built programs, images and logs stay, all below target/cluster
@@ -59,12 +68,19 @@ enum Verb {
 }
 
 pub fn run(Args { verb }: &Args) -> Result<()> {
+    if let Verb::Up { options, kind: true } = verb {
+        return kind::up(options, &Places::find()?);
+    }
+    let by_kind = matches!(verb, Verb::Down) && kind::down()?;
+    if by_kind && down::namespaces()?.is_empty() {
+        return Ok(());
+    }
     if !shell::is_root() {
         bail!("the cluster needs root: `sudo -E env \"PATH=$PATH\" cargo xtask cluster …`");
     }
     let places = Places::find()?;
     match verb {
-        Verb::Up(options) => up(options, &places),
+        Verb::Up { options, kind: _ } => up(options, &places),
         Verb::Load => load(&places),
         Verb::Down => take_down(&places),
     }
@@ -77,6 +93,10 @@ fn up(options: &Options, places: &Places) -> Result<()> {
     }
     fabric::check_free(options)?;
     programs::build(places)?;
+    if options.cni == Cni::Flannel {
+        programs::build_flannel(places)?;
+        flannel::gather_plugins(places)?;
+    }
     let mut archives = images::make(places)?;
     build_ebpf::build(&build_ebpf::Args::default(), &toolchain)?;
     archives.push(image::build_here()?);
@@ -95,10 +115,6 @@ fn up(options: &Options, places: &Places) -> Result<()> {
 /// Makes everything that [`down::clear`] removes.
 fn make(options: &Options, places: &Places, archives: &[PathBuf]) -> Result<()> {
     // What an earlier one may have left.
-    if options.cni == Cni::Flannel {
-        programs::build_flannel(places)?;
-        flannel::gather_plugins(places)?;
-    }
     down::clear(places)?;
     for dir in [places.log(), places.hosts()] {
         if dir.exists() {
@@ -109,6 +125,9 @@ fn make(options: &Options, places: &Places, archives: &[PathBuf]) -> Result<()> 
     fs::write(places.kind(), options.kind().join(" ")).context("noting the kind of cluster")?;
     pki::make(places, options)?;
     let _daemons = step("starting the control plane", || control_plane::start(places, options))?;
+    if options.cni == Cni::Flannel {
+        flannel::allow(places)?;
+    }
     let mut nodes = step("starting the nodes", || {
         let mut nodes = Vec::new();
         for number in 1..=options.nodes {
@@ -127,9 +146,6 @@ fn make(options: &Options, places: &Places, archives: &[PathBuf]) -> Result<()> 
 
 fn summary(options: &Options, places: &Places, start: Instant) -> Result<()> {
     println!("\ncluster: Kubernetes {} with {options}", programs::version()?);
-    if options.cni == Cni::Flannel {
-        flannel::allow(places)?;
-    }
     println!("    up {:.0} s after everything was built", start.elapsed().as_secs_f32());
     println!("    images loaded: {}, {}", image::NAME, images::AGNHOST_IMAGE);
     println!("    logs: {}", places.log().display());
