@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::config::PAUSE_IMAGE;
 use super::places::Places;
-use super::{dns, linked};
+use super::{dns, linked, programs};
 use crate::image::archive::{self, Entry, Image};
 use crate::shell::step;
 
@@ -75,10 +75,14 @@ fn coredns(places: &Places) -> Result<Image> {
 }
 
 fn agnhost(places: &Places) -> Result<Image> {
+    // With which it serves TLS.
+    let certificate = programs::agnhost_source(places)?.join("porter");
     let mut entries = vec![
         Entry::directory("bin", 0o755),
         Entry::directory("tmp", 0o1777),
         Entry::program("agnhost", places.program("agnhost")),
+        Entry::program("localhost.crt", certificate.join("localhost.crt")),
+        Entry::program("localhost.key", certificate.join("localhost.key")),
         Entry::program("bin/busybox", BUSYBOX),
     ];
     entries.extend(APPLETS.iter().map(|applet| Entry::link(&format!("bin/{applet}"), "busybox")));

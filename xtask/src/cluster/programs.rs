@@ -52,33 +52,40 @@ fn required<'a>(go_mod: &'a str, module: &str) -> Option<&'a str> {
 
 /// Builds what a cluster runs: every tool of the go.mod, and what is in our own packages.
 pub fn build(places: &Places) -> Result<()> {
-    let mut command = go("build", KUBERNETES, places)?;
+    let mut command = compiler("build", KUBERNETES, places)?;
     command
         .args(["-ldflags", &linker_flags(&version()?), "-o"])
         .arg(places.bin().join(""))
         .args(["tool", "./pause"]);
     compile("building Kubernetes (from nothing about ten minutes on two processors)", command)?;
-    let coredns = go("build", COREDNS, places)?;
+    let coredns = compiler("build", COREDNS, places)?;
     tool(coredns, "coredns", "building CoreDNS (from nothing about two minutes)", places)
 }
 
 /// Builds flannel's daemon, and the plugin that reads what the daemon writes. Both projects name their
 /// program `flannel`; on a node the daemon is `flanneld`.
 pub fn build_flannel(places: &Places) -> Result<()> {
-    let mut daemon = go("build", FLANNEL, places)?;
+    let mut daemon = compiler("build", FLANNEL, places)?;
     if cfg!(target_arch = "x86_64") {
         // As flannel's own Makefile: a backend that we do not use is partly C there.
         daemon.env("CGO_ENABLED", "1");
     }
     tool(daemon, "flanneld", "building flannel (from nothing about two minutes)", places)?;
-    let plugin = go("build", FLANNEL_PLUGIN, places)?;
+    let plugin = compiler("build", FLANNEL_PLUGIN, places)?;
     tool(plugin, "cni/flannel", "building flannel's CNI plugin", places)
+}
+
+/// Where the source of agnhost is: its image has files from there.
+pub fn agnhost_source(places: &Places) -> Result<PathBuf> {
+    let mut command = go("list", KUBERNETES, places)?;
+    command.args(["-f", "{{.Dir}}", "k8s.io/kubernetes/test/images/agnhost"]);
+    Ok(shell::capture(&mut command)?.trim().into())
 }
 
 /// Builds the suite that Kubernetes tests network policies with.
 pub fn build_suite(places: &Places) -> Result<PathBuf> {
     let suite = places.program("e2e.test");
-    let mut command = go("test", KUBERNETES, places)?;
+    let mut command = compiler("test", KUBERNETES, places)?;
     command.args(["-ldflags", &linker_flags(&version()?), "-c", "-o"]).arg(&suite).arg("./e2e");
     compile("building Kubernetes' end-to-end tests", command)?;
     Ok(suite)
@@ -86,7 +93,7 @@ pub fn build_suite(places: &Places) -> Result<PathBuf> {
 
 /// Builds Helm.
 pub fn build_helm(places: &Places) -> Result<()> {
-    let helm = go("build", HELM, places)?;
+    let helm = compiler("build", HELM, places)?;
     tool(helm, "helm", "building Helm (from nothing about three minutes on two processors)", places)
 }
 
@@ -96,6 +103,13 @@ fn tool(mut command: Command, program: &str, what: &str, places: &Places) -> Res
     compile(what, command)
 }
 
+/// Go as it builds; it names each package.
+fn compiler(verb: &str, module: &str, places: &Places) -> Result<Command> {
+    let mut command = go(verb, module, places)?;
+    command.args(["-v", "-trimpath", "-buildvcs=false"]);
+    Ok(command)
+}
+
 fn go(verb: &str, module: &str, places: &Places) -> Result<Command> {
     let go_mod = workspace::root().join(module).join("go.mod");
     let go = setup::go::ensure(&go_mod, &setup::tools_dir()?)?;
@@ -103,7 +117,7 @@ fn go(verb: &str, module: &str, places: &Places) -> Result<Command> {
     fs::create_dir_all(&bin).with_context(|| format!("making {}", bin.display()))?;
     let mut command = Command::new(go);
     command
-        .args([verb, "-v", "-trimpath", "-buildvcs=false"])
+        .arg(verb)
         // Static: images have no libraries.
         .env("CGO_ENABLED", "0")
         .current_dir(workspace::root().join(module));

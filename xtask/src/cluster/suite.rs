@@ -37,6 +37,9 @@ impl Suite {
 /// These open SCTP sockets, which needs a module of the kernel.
 const SKIP: &str = "SCTP";
 
+/// What the labels of a spec begin with.
+const LABELS: [&str; 2] = [" [Feature:", " [Conformance]"];
+
 /// What a run came to.
 #[derive(Debug)]
 pub struct Outcome {
@@ -149,7 +152,8 @@ impl Listener {
         if self.expects_name && !line.trim().is_empty() {
             self.expects_name = false;
             // Labels follow the name, all of them once more in brackets.
-            let name = line.split(" [Feature:").next().unwrap_or(line);
+            let name =
+                LABELS.iter().fold(line, |name, label| name.split(label).next().unwrap_or(name));
             name.trim().clone_into(&mut self.name);
         }
         None
