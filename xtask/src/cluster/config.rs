@@ -13,7 +13,8 @@ pub const HERE: &str = "/run/np-cluster";
 /// The cgroup above all containers, so that `down` finds what they leave.
 pub const CGROUP: &str = "/np-cluster";
 
-pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10.1";
+/// In the version that Kubernetes' tests ask for too.
+pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10.2";
 
 /// containerd with its usual places.
 pub fn containerd(node: &str, options: &Options) -> String {
