@@ -43,6 +43,8 @@ pub struct Helm {
     program: PathBuf,
     /// Nothing of the person's own Helm counts.
     home: TempDir,
+    /// The cluster's, if there is one.
+    kubeconfig: PathBuf,
 }
 
 impl Helm {
@@ -56,7 +58,8 @@ impl Helm {
             dir.context("NP_CLUSTER names no directory with bin/helm: `cargo xtask chart`")?;
         let program = dir.join("bin/helm");
         ensure!(program.exists(), "there is no {}: `cargo xtask chart`", program.display());
-        Ok(Self { program, home: TempDir::new().context("making a directory")? })
+        let home = TempDir::new().context("making a directory")?;
+        Ok(Self { program, home, kubeconfig: dir.join("kubeconfig") })
     }
 
     /// Runs Helm in a directory, with words as a person would type them, and returns what it prints.
@@ -69,6 +72,7 @@ impl Helm {
             .current_dir(dir)
             .env_clear()
             .env("HOME", self.home.path())
+            .env("KUBECONFIG", &self.kubeconfig)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -84,7 +84,7 @@ fn pods_that_kubelet_alone_knows_of_are_judged_and_pods_of_the_host_are_not() ->
     let port = 18080;
     of_the_host["spec"]["hostNetwork"] = true.into();
     of_the_host["spec"]["containers"][0]["args"] =
-        json!(["netexec", "--http-port=18080", "--udp-port=-1"]);
+        json!(["netexec", "--http-port=18080", "--udp-port=18081"]);
     of_the_host["spec"]["containers"][0]["readinessProbe"]["httpGet"]["port"] = port.into();
     cluster.apply(&of_the_host)?;
     odd.wait("hosted", "condition=Ready")?;

@@ -1,5 +1,5 @@
-//! `docs/CONFORMANCE.md`: Kubernetes' own tests of policies on every kind of cluster that we make. Made
-//! of what the runs say of themselves, never written by hand.
+//! `docs/CONFORMANCE.md`: Kubernetes' own tests on every kind of cluster that we make. Made of what the
+//! runs say of themselves, never written by hand.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,17 +10,24 @@ use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum as _;
 
 use crate::cluster::options::{Cni, Family, Options, Proxy};
+use crate::cluster::suite::Suite;
 use crate::cluster::tier;
 use crate::shell;
 use crate::test::Told;
 use crate::workspace;
 
-/// Run Kubernetes' tests of policies on each kind of cluster and write the results into docs/CONFORMANCE.md
+/// Run Kubernetes' own tests on each kind of cluster and write the results into docs/CONFORMANCE.md
 ///
-/// Each kind is a cluster of its own, made and taken down; with ten minutes for each, name the kinds
-/// that you want. Kinds that do not run keep their rows. Needs root.
+/// Each kind is a cluster of its own, made and taken down. The tests of policies take ten minutes for
+/// each kind. Those of conformance run on one kind unless you name another: without np-agent, with it,
+/// and with it and a policy that allows everything in every namespace, which takes an hour. Kinds that
+/// do not run keep their rows. Needs root.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Only this suite
+    #[arg(long, value_enum)]
+    suite: Option<Suite>,
+
     /// Only clusters with this CNI plugin
     #[arg(long, value_enum)]
     cni: Option<Cni>,
@@ -34,7 +41,7 @@ pub struct Args {
     family: Option<Family>,
 
     /// Run nothing: take the results from what `cargo xtask test --tier cluster` printed
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["cni", "proxy", "family"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["suite", "cni", "proxy", "family"])]
     log: Option<PathBuf>,
 }
 
@@ -90,16 +97,18 @@ fn kinds() -> Vec<Options> {
     kinds.retain(|kind| {
         kind.family == Family::V4 || (kind.cni == Cni::Ptp && kind.proxy == Proxy::Iptables)
     });
+    kinds.push(Options { cni: Cni::Flannel, ..Options::default() });
     kinds
 }
 
-pub fn run(Args { cni, proxy, family, log }: &Args) -> Result<()> {
+pub fn run(Args { suite, cni, proxy, family, log }: &Args) -> Result<()> {
     if let Some(log) = log {
         let text = fs::read_to_string(log).with_context(|| format!("reading {}", log.display()))?;
         let runs: Vec<Run> = text.lines().filter_map(Run::parse).collect();
         ensure!(!runs.is_empty(), "{} tells of no suite", log.display());
         return write(runs);
     }
+    let named = cni.is_some() || proxy.is_some() || family.is_some();
     let wanted = |kind: &Options| {
         cni.is_none_or(|cni| cni == kind.cni)
             && proxy.is_none_or(|proxy| proxy == kind.proxy)
@@ -108,9 +117,18 @@ pub fn run(Args { cni, proxy, family, log }: &Args) -> Result<()> {
     let kinds: Vec<Options> = kinds().into_iter().filter(wanted).collect();
     ensure!(!kinds.is_empty(), "no such kind of cluster is run");
     let mut problems = Vec::new();
-    for kind in kinds {
+    let suites =
+        Suite::value_variants().iter().filter(|one| suite.is_none_or(|suite| suite == **one));
+    let default = |kind: &Options| *kind == Options::default();
+    let runs = suites.flat_map(|suite| {
+        let kinds = kinds.iter();
+        kinds
+            .filter(move |kind| *suite == Suite::NetworkPolicy || named || default(kind))
+            .map(move |kind| (*suite, *kind))
+    });
+    for (suite, kind) in runs {
         println!("==> {kind}");
-        let Told { conformance, problems: these, .. } = tier::suite_alone(&kind)?;
+        let Told { conformance, problems: these, .. } = tier::suite_alone(suite, &kind)?;
         problems.extend(these.into_iter().map(|problem| format!("{kind}: {problem}")));
         // After each, so that a long run that is ended keeps what it has.
         write(conformance)?;
@@ -126,10 +144,13 @@ fn write(now: Vec<Run>) -> Result<()> {
 }
 
 const HEAD: &str = "# Conformance\n
-Kubernetes' own tests of network policies, unmodified, against the DaemonSet as shipped, on clusters of two nodes that
-`cargo xtask cluster up` makes. Written by `cargo xtask conformance` from what the runs say; not edited by hand.
-Specs that open SCTP sockets do not run: the kernel of the machine has no SCTP. On it, SCTP is covered by the tests in virtual
-machines (MATRIX.md).\n
+Kubernetes' own tests, unmodified, against the DaemonSet as shipped, on clusters of two nodes that `cargo xtask cluster up` makes.
+`cargo xtask conformance` writes this page from what the runs say.\n
+- *NetworkPolicy* is every spec about policies, except those that open SCTP sockets: the kernel of the machine has no SCTP.
+  The tests in virtual machines cover SCTP ([MATRIX](MATRIX.md)).
+- *Conformance* is every spec with which Kubernetes tests the network of any cluster.
+  It runs without np-agent, with it, and once more with a policy in every namespace that allows everything.
+  A spec that passes without np-agent must pass with it.\n
 | suite | Kubernetes | CNI | kube-proxy | addresses | passed | failed |
 |---|---|---|---|---|---|---|
 ";
@@ -176,7 +197,7 @@ mod tests {
     #[test]
     fn every_proxy_meets_every_plugin_and_every_family_is_met() {
         let kinds = kinds();
-        assert_eq!(kinds.len(), 6);
+        assert_eq!(kinds.len(), 7);
         assert!(kinds.iter().any(|kind| kind.family == Family::Dual));
     }
 }

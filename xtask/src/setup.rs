@@ -2,6 +2,7 @@
 //! When all is there it starts nothing but a few version questions.
 
 mod apt;
+pub mod go;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,8 @@ use crate::workspace::Workspace;
 ///
 /// Looked for: the programs that the topologies use (iproute2, nftables, iptables, CNI plugins), a
 /// toolchain that builds eBPF (rustup's nightly with rust-src, or Debian's packages, and bpf-linker),
-/// and a BPF file system at /sys/fs/bpf. On Debian and Ubuntu the packages come from apt-get, as root or by sudo;
+/// and a BPF file system at /sys/fs/bpf. A cluster, which this command does not prepare, also needs Go;
+/// `cluster up` fetches it from go.dev into target/tools. On Debian and Ubuntu the packages come from apt-get, as root or by sudo;
 /// elsewhere the names are printed and the command fails. A second run installs nothing.
 #[derive(Debug, clap::Args)]
 pub struct Args {}
@@ -70,7 +72,10 @@ const CLUSTER_PROGRAMS: &[(&str, &str, &str)] = &[
     ("containerd", "containerd", "runs pods' containers"),
     ("runc", "runc", "starts them"),
     ("conntrack", "conntrack", "lets kube-proxy drop flows of Services that changed"),
-    ("/bin/busybox", "busybox-static", "is the shell in the test image"),
+    ("/bin/busybox", "busybox-static", "is the tools of the test image"),
+    ("curl", "curl", "asks Services in it"),
+    ("dig", "bind9-dnsutils", "asks the cluster's DNS in it"),
+    ("nc.openbsd", "netcat-openbsd", "asks ports in it"),
     ("openssl", "openssl", "makes keys and certificates"),
     ("nsenter", "util-linux", "enters the namespaces of a node"),
     ("sysctl", "procps", "turns forwarding on in them"),
@@ -225,7 +230,8 @@ fn has_bpffs(mounts: &str) -> bool {
     })
 }
 
-fn tools_dir() -> Result<PathBuf> {
+/// Where programs are that are installed for this repository alone.
+pub fn tools_dir() -> Result<PathBuf> {
     Ok(Workspace::read(false)?.target_dir.join("tools"))
 }
 

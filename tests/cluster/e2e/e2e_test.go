@@ -1,4 +1,4 @@
-// Package e2e builds the Kubernetes project's own NetworkPolicy suite, unmodified, into one program.
+// Package e2e builds the Kubernetes project's own tests of the network, unmodified, into one program.
 package e2e
 
 import (
@@ -13,6 +13,7 @@ import (
 	manifests "k8s.io/kubernetes/test/e2e/testing-manifests"
 
 	// Each registers itself: what is printed of a failure, metrics, what is known of nodes, the specs.
+	_ "k8s.io/kubernetes/test/e2e/common/network"
 	_ "k8s.io/kubernetes/test/e2e/framework/debug/init"
 	_ "k8s.io/kubernetes/test/e2e/framework/metrics/init"
 	_ "k8s.io/kubernetes/test/e2e/framework/node/init"

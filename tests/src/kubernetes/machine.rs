@@ -1,7 +1,8 @@
 //! A host of the cluster as what runs on it: to end a program, to start it again, and to reboot.
 //!
 //! `cargo xtask cluster up` makes hosts as namespaces and starts their programs; nothing restarts one
-//! that ends. What is ended here is started again with the very words that it was started with.
+//! that ends. What is ended here is started again with the very words and variables that it was started
+//! with.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::process::CommandExt as _;
@@ -32,6 +33,7 @@ pub struct Program {
     machine: Machine,
     process: u32,
     words: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Machine {
@@ -77,10 +79,12 @@ impl Machine {
         };
         let process = processes(&self.name)?.into_iter().find(runs);
         let process = process.with_context(|| format!("no {name} runs on {}", self.name))?;
-        let words = fs::read(format!("/proc/{process}/cmdline"))?;
-        let words = words.split(|byte| *byte == 0).filter(|word| !word.is_empty());
-        let words = words.map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-        Ok(Program { machine: self.clone(), process, words })
+        let words = strings(&fs::read(format!("/proc/{process}/cmdline"))?);
+        let environment = strings(&fs::read(format!("/proc/{process}/environ"))?);
+        let environment = environment.iter().filter_map(|variable| variable.split_once('='));
+        let environment =
+            environment.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Ok(Program { machine: self.clone(), process, words, environment })
     }
 
     /// Ends everything on a node at once, forgets what a reboot forgets, and starts the node's programs
@@ -92,6 +96,7 @@ impl Machine {
         let containerd = self.program("containerd")?;
         let kubelet = self.program("kubelet")?;
         let proxy = self.program("kube-proxy")?;
+        let flannel = self.program("flanneld").ok();
         let start = Instant::now();
         loop {
             // In the process namespace of the host, this is all but the first.
@@ -107,8 +112,9 @@ impl Machine {
         self.call(
             "umount /sys/fs/bpf && mount -t bpf bpf /sys/fs/bpf
              for mount in $(awk '{print $5}' /proc/self/mountinfo | grep -E '^/(run/(containerd|netns)|var/lib/kubelet)/' | sort -r); do umount -l $mount; done
-             rm -rf /run/np-agent /run/containerd /run/netns/* /run/kubelet*
+             rm -rf /run/np-agent /run/containerd /run/flannel /run/netns/* /run/kubelet*
              for device in $(ip -o link show type veth | grep -o '[^ ]*@' | tr -d @ | grep -v '^eth0$'); do ip link delete $device; done
+             for device in cni0 flannel.1 flannel-v6.1; do ip link delete $device 2>/dev/null; done
              conntrack -F 2>/dev/null; true",
         )?;
         containerd.start()?;
@@ -117,6 +123,7 @@ impl Machine {
             ensure!(start.elapsed() < 2 * PATIENCE, "{}: containerd does not answer", self.name);
             thread::sleep(Duration::from_millis(100));
         }
+        flannel.iter().try_for_each(Program::start)?;
         kubelet.start()?;
         proxy.start()
     }
@@ -152,7 +159,7 @@ impl Program {
     /// # Errors
     /// If it cannot be started.
     pub fn start(&self) -> Result<()> {
-        let Self { machine, words, .. } = self;
+        let Self { machine, words, environment, .. } = self;
         let log = std::env::var_os("NP_CLUSTER").map(PathBuf::from).context("NP_CLUSTER")?;
         let program = words.first().context("a program has a name")?;
         let program = program.rsplit('/').next().unwrap_or(program);
@@ -160,6 +167,7 @@ impl Program {
         let log = OpenOptions::new().create(true).append(true).open(log).context("its log")?;
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let mut command = machine.command(&words);
+        command.env_clear().envs(environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         command.spawn().with_context(|| format!("cannot start {program}"))?;
         Ok(())
@@ -178,6 +186,12 @@ impl Drop for Stopped {
             eprintln!("{error:#}");
         }
     }
+}
+
+/// What the kernel shows of a process's words or variables: each ends with a zero.
+fn strings(bytes: &[u8]) -> Vec<String> {
+    let strings = bytes.split(|byte| *byte == 0).filter(|string| !string.is_empty());
+    strings.map(|string| String::from_utf8_lossy(string).into_owned()).collect()
 }
 
 fn signal(signal: &str, process: u32) -> Result<()> {

@@ -115,6 +115,14 @@ impl Plan {
         }
     }
 
+    /// As Kubernetes' API calls the family.
+    pub const fn api_name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
     /// What `ip` is told of the family.
     pub const fn ip_option(self) -> &'static str {
         match self {

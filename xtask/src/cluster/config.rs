@@ -4,7 +4,8 @@
 use serde_json::{Value, json};
 
 use super::addresses::Plan;
-use super::options::Options;
+use super::flannel;
+use super::options::{Cni, Options};
 
 /// Where the programs and files of the cluster are in every machine of it.
 pub const HERE: &str = "/run/np-cluster";
@@ -12,10 +13,15 @@ pub const HERE: &str = "/run/np-cluster";
 /// The cgroup above all containers, so that `down` finds what they leave.
 pub const CGROUP: &str = "/np-cluster";
 
-pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10.1";
+/// In the version that Kubernetes' tests ask for too.
+pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10.2";
 
 /// containerd with its usual places.
-pub fn containerd(node: &str) -> String {
+pub fn containerd(node: &str, options: &Options) -> String {
+    let plugins = match options.cni {
+        Cni::Ptp | Cni::Bridge => flannel::PLUGINS.to_owned(),
+        Cni::Flannel => format!("{HERE}/bin/cni"),
+    };
     format!(
         r#"version = 2
 [plugins."io.containerd.internal.v1.opt"]
@@ -25,7 +31,7 @@ pub fn containerd(node: &str) -> String {
   # Where the machine is itself a container, runc may not lower it.
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
+    bin_dir = "{plugins}"
     conf_dir = "{HERE}/hosts/{node}/cni"
 "#
     )
@@ -66,6 +72,9 @@ pub fn kubelet(node: &str, options: &Options) -> Value {
 
 /// The network of a node's pods.
 pub fn network(node: u8, options: &Options) -> Value {
+    if options.cni == Cni::Flannel {
+        return flannel::conflist();
+    }
     let plans = options.family.plans();
     let ranges: Vec<Value> =
         plans.iter().map(|plan| json!([{"subnet": plan.pods(node)}])).collect();
@@ -117,7 +126,7 @@ pub fn kubeconfig(server: &str, certificate_authority: &str, token: &str) -> Val
 
 #[cfg(test)]
 mod tests {
-    use super::super::options::{Cni, Family, Proxy};
+    use super::super::options::{Family, Proxy};
     use super::*;
 
     const DUAL: Options =

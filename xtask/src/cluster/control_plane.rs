@@ -1,9 +1,11 @@
 //! etcd, the API server, the controller manager and the scheduler, on a host of their own.
 
-use std::process::Command;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
 
 use super::config::HERE;
 use super::fabric::{self, CONTROL};
@@ -48,6 +50,22 @@ pub fn kubectl(places: &Places) -> Command {
     let mut command = Command::new(places.program("kubectl"));
     command.env("KUBECONFIG", places.kubeconfig());
     command
+}
+
+/// Creates or changes objects.
+pub fn apply(places: &Places, objects: &[Value]) -> Result<()> {
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+    let mut command = kubectl(places);
+    command.args(["apply", "--filename", "-"]).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut child = command.stderr(Stdio::piped()).spawn().context("cannot start kubectl")?;
+    let mut input = child.stdin.take().context("the input is piped")?;
+    input.write_all(list.to_string().as_bytes()).context("writing to kubectl")?;
+    drop(input);
+    let output = child.wait_with_output().context("waiting for kubectl")?;
+    if !output.status.success() {
+        bail!("kubectl takes no objects: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
 }
 
 fn etcd() -> Vec<String> {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::addresses::{Plan, node_name};
 use super::host::{PREFIX, namespace};
-use super::options::Options;
+use super::options::{Cni, Options};
 use crate::shell;
 
 /// The host of the control plane.
@@ -49,7 +49,7 @@ pub fn connect_control(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Links a node, with routes to the others' pods.
+/// Links a node, with routes to the others' pods where no daemon makes them.
 pub fn connect_node(node: u8, options: &Options) -> Result<()> {
     let name = node_name(node);
     let (control, namespace) = (namespace(CONTROL), namespace(&name));
@@ -69,7 +69,8 @@ pub fn connect_node(node: u8, options: &Options) -> Result<()> {
             // The API server calls webhooks by their Service; some kube-proxy must be on the way.
             route(&["-n", &control], *plan, plan.services(), &own)?;
         }
-        for other in (1..=options.nodes).filter(|other| *other != node) {
+        let others = (1..=options.nodes).filter(|other| *other != node);
+        for other in others.filter(|_| options.cni != Cni::Flannel) {
             route(in_node, *plan, &plan.pods(other), &plan.node(other).to_string())?;
         }
     }

@@ -115,9 +115,21 @@ impl Host {
 
     /// Starts a program that runs as long as the host; what it prints goes to a log of its name.
     pub fn start_program(&self, program: &str, arguments: &[String]) -> Result<Daemon> {
+        self.start_with(&[], program, arguments)
+    }
+
+    /// The same, with variables in its environment.
+    pub fn start_with(
+        &self,
+        environment: &[(&str, &str)],
+        program: &str,
+        arguments: &[String],
+    ) -> Result<Daemon> {
         let name = Path::new(program).file_name().unwrap_or_default().display().to_string();
         let log = self.places.log().join(format!("{}-{name}", self.name));
-        let child = background(self.command(program).args(arguments), &log)?;
+        let mut command = self.command(program);
+        command.args(arguments).envs(environment.iter().copied());
+        let child = background(&mut command, &log)?;
         Ok(Daemon { name, log: log.display().to_string(), child })
     }
 }

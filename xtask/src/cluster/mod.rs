@@ -2,20 +2,26 @@
 //! on them is the one that a real node runs.
 
 mod addresses;
+mod allow_all;
 mod cgroup;
 pub mod chart;
+mod compare;
 mod config;
 mod control_plane;
+mod dns;
 mod down;
 mod fabric;
+mod flannel;
 mod host;
 mod images;
+mod kind;
+mod linked;
 mod node;
 pub mod options;
 mod pki;
 mod places;
 mod programs;
-mod suite;
+pub mod suite;
 pub mod tier;
 
 use std::fs;
@@ -30,14 +36,14 @@ use crate::setup::{self, Needs};
 use crate::shell::{self, step};
 use host::Host;
 use node::Node;
-use options::Options;
+use options::{Cni, Options};
 use places::Places;
 
 /// Make a real Kubernetes cluster on this machine, or take it down; needs root, and no Docker
 ///
-/// etcd, containerd and runc are the distribution's; Kubernetes is built by Go, from nothing in about
-/// ten minutes. Each node is a network, a mount and a process namespace. The agent's image is built
-/// and loaded; nothing is deployed.
+/// etcd, containerd and runc are the distribution's; Kubernetes and CoreDNS are built by Go, from
+/// nothing in about fifteen minutes. Each node is a network, a mount and a process namespace. The
+/// agent's image is built and loaded, but not deployed. With --kind, kind makes the cluster in Docker.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -47,7 +53,14 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// Make the cluster
-    Up(Options),
+    Up {
+        #[command(flatten)]
+        options: Options,
+
+        /// Let kind make it; needs Docker, kind and kubectl, and no root. Has not been run yet
+        #[arg(long, conflicts_with = "cni")]
+        kind: bool,
+    },
     /// Build the agent's image anew, load it on every node, and restart the agents if there are any
     Load,
     /// Take it down; only built programs, images and logs stay, all below target/cluster
@@ -55,25 +68,35 @@ enum Verb {
 }
 
 pub fn run(Args { verb }: &Args) -> Result<()> {
+    if let Verb::Up { options, kind: true } = verb {
+        return kind::up(options, &Places::find()?);
+    }
+    let by_kind = matches!(verb, Verb::Down) && kind::down()?;
+    if by_kind && down::namespaces()?.is_empty() {
+        return Ok(());
+    }
     if !shell::is_root() {
         bail!("the cluster needs root: `sudo -E env \"PATH=$PATH\" cargo xtask cluster …`");
     }
     let places = Places::find()?;
     match verb {
-        Verb::Up(options) => up(options, &places),
+        Verb::Up { options, kind: _ } => up(options, &places),
         Verb::Load => load(&places),
         Verb::Down => take_down(&places),
     }
 }
 
 fn up(options: &Options, places: &Places) -> Result<()> {
-    options.check()?;
     let toolchain = setup::ensure(Needs::Cluster)?;
     if !down::namespaces()?.is_empty() {
         bail!("a cluster is there already: `cargo xtask cluster down` first");
     }
     fabric::check_free(options)?;
     programs::build(places)?;
+    if options.cni == Cni::Flannel {
+        programs::build_flannel(places)?;
+        flannel::gather_plugins(places)?;
+    }
     let mut archives = images::make(places)?;
     build_ebpf::build(&build_ebpf::Args::default(), &toolchain)?;
     archives.push(image::build_here()?);
@@ -102,6 +125,9 @@ fn make(options: &Options, places: &Places, archives: &[PathBuf]) -> Result<()> 
     fs::write(places.kind(), options.kind().join(" ")).context("noting the kind of cluster")?;
     pki::make(places, options)?;
     let _daemons = step("starting the control plane", || control_plane::start(places, options))?;
+    if options.cni == Cni::Flannel {
+        flannel::allow(places)?;
+    }
     let mut nodes = step("starting the nodes", || {
         let mut nodes = Vec::new();
         for number in 1..=options.nodes {
@@ -109,12 +135,13 @@ fn make(options: &Options, places: &Places, archives: &[PathBuf]) -> Result<()> 
             for archive in archives {
                 node.load(archive)?;
             }
-            node.join(number, options)?;
+            node.join(number, places, options)?;
             nodes.push(node);
         }
         Ok(nodes)
     })?;
-    step("waiting for the nodes", || nodes.iter_mut().try_for_each(|node| node.wait(places)))
+    step("waiting for the nodes", || nodes.iter_mut().try_for_each(|node| node.wait(places)))?;
+    step("waiting for the DNS", || dns::deploy(places, options))
 }
 
 fn summary(options: &Options, places: &Places, start: Instant) -> Result<()> {

@@ -11,8 +11,9 @@ use super::cgroup;
 use super::config::{self, HERE};
 use super::control_plane::{flags, kubectl};
 use super::fabric;
+use super::flannel;
 use super::host::{Daemon, Host, wait_for};
-use super::options::Options;
+use super::options::{Cni, Options};
 use super::places::Places;
 use crate::shell;
 
@@ -32,7 +33,7 @@ impl Node {
         let dir = places.host(&name);
         let files = [
             ("cni/10-pods.conflist", config::network(node, options).to_string()),
-            ("containerd.toml", config::containerd(&name)),
+            ("containerd.toml", config::containerd(&name, options)),
             ("kubelet.json", config::kubelet(&name, options).to_string()),
             ("node.json", config::node_object(node, &name, options).to_string()),
             ("resolv.conf", format!("nameserver {}\n", options.family.plans()[0].dns_service())),
@@ -59,9 +60,12 @@ impl Node {
     }
 
     /// Starts what makes the node take pods.
-    pub fn join(&mut self, node: u8, options: &Options) -> Result<()> {
+    pub fn join(&mut self, node: u8, places: &Places, options: &Options) -> Result<()> {
         let Self { host, daemons } = self;
         let name = &host.name;
+        if options.cni == Cni::Flannel {
+            daemons.push(flannel::start(host, places, options)?);
+        }
         daemons.push(
             host.start_program(&format!("{HERE}/bin/kubelet"), &kubelet(node, name, options))?,
         );

@@ -1,11 +1,10 @@
-//! What a cluster is to be like. Pure: the choices and what is refused of them.
+//! What a cluster is to be like. Pure.
 
 use std::fmt;
 
-use anyhow::{Result, bail};
 use clap::ValueEnum;
 
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
 pub struct Options {
     /// How many nodes
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=9))]
@@ -36,7 +35,7 @@ pub enum Cni {
     Ptp,
     /// A bridge on each node
     Bridge,
-    /// Not available yet
+    /// flannel with its backend vxlan
     Flannel,
 }
 
@@ -52,22 +51,6 @@ pub enum Family {
     V6,
     /// Both, IPv4 first
     Dual,
-}
-
-impl Options {
-    /// Refuses what cannot be made.
-    ///
-    /// # Errors
-    /// For flannel, with what to take instead.
-    pub fn check(&self) -> Result<()> {
-        if self.cni == Cni::Flannel {
-            bail!(
-                "--cni flannel: not available yet, because neither its daemon nor its plugin is \
-                 built here; take --cni ptp or --cni bridge"
-            );
-        }
-        Ok(())
-    }
 }
 
 impl Options {

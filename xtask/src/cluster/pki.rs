@@ -11,16 +11,18 @@ use anyhow::{Context as _, Result};
 
 use super::addresses::node_name;
 use super::config;
+use super::flannel;
 use super::options::Options;
 use super::places::Places;
 use crate::shell;
 
 /// (file name, user, groups)
-const USERS: [(&str, &str, &str); 4] = [
+const USERS: [(&str, &str, &str); 5] = [
     ("admin", "admin", "system:masters"),
     ("controller-manager", "system:kube-controller-manager", ""),
     ("scheduler", "system:kube-scheduler", ""),
     ("proxy", "system:kube-proxy", ""),
+    ("flannel", flannel::USER, ""),
 ];
 
 /// Makes all keys, certificates, tokens and kubeconfigs of a new cluster.

@@ -1,5 +1,5 @@
-//! Kubernetes' own programs and Helm, built from the Go module proxy in the versions that the go.mod
-//! files below tests/cluster name.
+//! What Go builds of a cluster: Kubernetes, CoreDNS, flannel and Helm, from the Go module proxy in the
+//! versions that the go.mod files below tests/cluster name.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -10,25 +10,36 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::places::Places;
-use crate::shell::{self, find_program, step};
+use crate::setup;
+use crate::shell::{self, step};
 use crate::workspace;
 
 const KUBERNETES: &str = "tests/cluster";
 
-/// A module of its own: Helm and Kubernetes need different versions of the same packages.
+// Modules of their own: each needs other versions of the same packages.
 const HELM: &str = "tests/cluster/helm";
+const COREDNS: &str = "tests/cluster/coredns";
+const FLANNEL: &str = "tests/cluster/flannel";
+const FLANNEL_PLUGIN: &str = "tests/cluster/flannel-plugin";
 
 /// Without what only a debugger reads.
 const STRIPPED: &str = "-s -w";
 
 /// Kubernetes' version, as `1.36.3`.
 pub fn version() -> Result<String> {
-    let path = workspace::root().join(KUBERNETES).join("go.mod");
+    version_of("k8s.io/kubernetes", KUBERNETES)
+}
+
+/// CoreDNS' version.
+pub fn coredns_version() -> Result<String> {
+    version_of("github.com/coredns/coredns", COREDNS)
+}
+
+fn version_of(module: &str, ours: &str) -> Result<String> {
+    let path = workspace::root().join(ours).join("go.mod");
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let version = required(&text, "k8s.io/kubernetes");
-    Ok(version
-        .with_context(|| format!("{} names no k8s.io/kubernetes", path.display()))?
-        .to_owned())
+    let version = required(&text, module);
+    Ok(version.with_context(|| format!("{} names no {module}", path.display()))?.to_owned())
 }
 
 /// The version, without its `v`, that a go.mod requires of a module.
@@ -41,18 +52,40 @@ fn required<'a>(go_mod: &'a str, module: &str) -> Option<&'a str> {
 
 /// Builds what a cluster runs: every tool of the go.mod, and what is in our own packages.
 pub fn build(places: &Places) -> Result<()> {
-    let mut command = go("build", KUBERNETES, places)?;
+    let mut command = compiler("build", KUBERNETES, places)?;
     command
         .args(["-ldflags", &linker_flags(&version()?), "-o"])
         .arg(places.bin().join(""))
         .args(["tool", "./pause"]);
-    compile("building Kubernetes (from nothing about ten minutes on two processors)", command)
+    compile("building Kubernetes (from nothing about ten minutes on two processors)", command)?;
+    let coredns = compiler("build", COREDNS, places)?;
+    tool(coredns, "coredns", "building CoreDNS (from nothing about two minutes)", places)
+}
+
+/// Builds flannel's daemon, and the plugin that reads what the daemon writes. Both projects name their
+/// program `flannel`; on a node the daemon is `flanneld`.
+pub fn build_flannel(places: &Places) -> Result<()> {
+    let mut daemon = compiler("build", FLANNEL, places)?;
+    if cfg!(target_arch = "x86_64") {
+        // As flannel's own Makefile: a backend that we do not use is partly C there.
+        daemon.env("CGO_ENABLED", "1");
+    }
+    tool(daemon, "flanneld", "building flannel (from nothing about two minutes)", places)?;
+    let plugin = compiler("build", FLANNEL_PLUGIN, places)?;
+    tool(plugin, "cni/flannel", "building flannel's CNI plugin", places)
+}
+
+/// Where the source of agnhost is: its image has files from there.
+pub fn agnhost_source(places: &Places) -> Result<PathBuf> {
+    let mut command = go("list", KUBERNETES, places)?;
+    command.args(["-f", "{{.Dir}}", "k8s.io/kubernetes/test/images/agnhost"]);
+    Ok(shell::capture(&mut command)?.trim().into())
 }
 
 /// Builds the suite that Kubernetes tests network policies with.
 pub fn build_suite(places: &Places) -> Result<PathBuf> {
     let suite = places.program("e2e.test");
-    let mut command = go("test", KUBERNETES, places)?;
+    let mut command = compiler("test", KUBERNETES, places)?;
     command.args(["-ldflags", &linker_flags(&version()?), "-c", "-o"]).arg(&suite).arg("./e2e");
     compile("building Kubernetes' end-to-end tests", command)?;
     Ok(suite)
@@ -60,23 +93,31 @@ pub fn build_suite(places: &Places) -> Result<PathBuf> {
 
 /// Builds Helm.
 pub fn build_helm(places: &Places) -> Result<()> {
-    let mut command = go("build", HELM, places)?;
-    command.args(["-ldflags", STRIPPED, "-o"]).arg(places.bin().join("")).arg("tool");
-    compile("building Helm (from nothing about three minutes on two processors)", command)
+    let helm = compiler("build", HELM, places)?;
+    tool(helm, "helm", "building Helm (from nothing about three minutes on two processors)", places)
+}
+
+/// Builds the one tool of a module of ours.
+fn tool(mut command: Command, program: &str, what: &str, places: &Places) -> Result<()> {
+    command.args(["-ldflags", STRIPPED, "-o"]).arg(places.program(program)).arg("tool");
+    compile(what, command)
+}
+
+/// Go as it builds; it names each package.
+fn compiler(verb: &str, module: &str, places: &Places) -> Result<Command> {
+    let mut command = go(verb, module, places)?;
+    command.args(["-v", "-trimpath", "-buildvcs=false"]);
+    Ok(command)
 }
 
 fn go(verb: &str, module: &str, places: &Places) -> Result<Command> {
-    let Some(go) = find_program("go") else {
-        bail!(
-            "no go, which builds Kubernetes and Helm: install Go from https://go.dev/dl, in the version \
-             that {module}/go.mod names or later, and run again"
-        );
-    };
+    let go_mod = workspace::root().join(module).join("go.mod");
+    let go = setup::go::ensure(&go_mod, &setup::tools_dir()?)?;
     let bin = places.bin();
     fs::create_dir_all(&bin).with_context(|| format!("making {}", bin.display()))?;
     let mut command = Command::new(go);
     command
-        .args([verb, "-v", "-trimpath", "-buildvcs=false"])
+        .arg(verb)
         // Static: images have no libraries.
         .env("CGO_ENABLED", "0")
         .current_dir(workspace::root().join(module));

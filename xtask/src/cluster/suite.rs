@@ -1,11 +1,14 @@
-//! Kubernetes' own tests of network policies, unmodified, against the cluster.
+//! Kubernetes' own tests, unmodified, against the cluster: those of network policies, and those that
+//! every cluster's network must pass.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, anyhow};
+use clap::ValueEnum;
 
 use super::places::Places;
 use super::programs::version;
@@ -13,24 +16,56 @@ use crate::conformance::Run;
 use crate::shell;
 use crate::test::{Tally, Told};
 
-/// What is about policies: with the older of the two sets, and with the API's own operations.
-const FOCUS: &str = r"(\[Feature:NetworkPolicy\]|Netpol)";
+/// Which specs run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Suite {
+    /// What is about policies: with the older of the two sets, and with the API's own operations
+    NetworkPolicy,
+    /// What every cluster's network must do
+    Conformance,
+}
+
+impl Suite {
+    const fn focus(self) -> &'static str {
+        match self {
+            Self::NetworkPolicy => r"(\[Feature:NetworkPolicy\]|Netpol)",
+            Self::Conformance => r"\[sig-network\].*\[Conformance\]",
+        }
+    }
+}
 
 /// These open SCTP sockets, which needs a module of the kernel.
 const SKIP: &str = "SCTP";
 
-/// Runs the specs whose name contains `filter`.
+/// What the labels of a spec begin with.
+const LABELS: [&str; 2] = [" [Feature:", " [Conformance]"];
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Outcome {
+    pub told: Told,
+    /// By the name of a spec, whether it passed.
+    pub specs: BTreeMap<String, bool>,
+}
+
+/// Runs the specs whose name contains `filter`; `title` is what docs/CONFORMANCE.md calls the run.
 ///
 /// # Errors
 /// If the program cannot be started. Specs that fail are told.
-pub fn run(program: &Path, places: &Places, filter: Option<&str>) -> Result<Told> {
+pub fn run(
+    program: &Path,
+    places: &Places,
+    suite: Suite,
+    title: &str,
+    filter: Option<&str>,
+) -> Result<Outcome> {
     let focus = match filter {
-        Some(filter) => format!("{FOCUS}.*{}", escape(filter)),
-        None => FOCUS.to_owned(),
+        Some(filter) => format!("{}.*{}", suite.focus(), escape(filter)),
+        None => suite.focus().to_owned(),
     };
-    let log = places.log().join("e2e");
+    let log = places.log().join(format!("e2e-{}", title.to_lowercase().replace(' ', "-")));
     let mut copy = File::create(&log).with_context(|| format!("making {}", log.display()))?;
-    println!("==> Kubernetes' tests of network policies; all they say is in {}", log.display());
+    println!("==> Kubernetes' tests; all they say is in {}", log.display());
     let mut command = Command::new(program);
     command
         .arg(format!("--kubeconfig={}", places.kubeconfig().display()))
@@ -54,22 +89,22 @@ pub fn run(program: &Path, places: &Places, filter: Option<&str>) -> Result<Told
     let status = child.wait().context("waiting for the tests")?;
     let mut told = Told { tally: listener.tally, ..Told::default() };
     if filter.is_none() {
-        told.conformance = vec![run_of(&told, places)?];
+        told.conformance = vec![run_of(&told, places, title)?];
         println!("{}", told.conformance[0]);
         shell::flush();
     }
     if !status.success() && told.tally.failed == 0 {
         told.problems.push(format!("Kubernetes' tests ended with {status}: see {}", log.display()));
     }
-    Ok(told)
+    Ok(Outcome { told, specs: listener.specs })
 }
 
-fn run_of(told: &Told, places: &Places) -> Result<Run> {
+fn run_of(told: &Told, places: &Places, title: &str) -> Result<Run> {
     let kind = fs::read_to_string(places.kind()).context("the kind of cluster is not noted")?;
     let kind: Vec<String> = kind.split_whitespace().map(str::to_owned).collect();
     let kind = kind.try_into().map_err(|_| anyhow!("the kind of cluster has three words"))?;
     let Tally { passed, failed, .. } = told.tally;
-    Ok(Run { suite: "NetworkPolicy".to_owned(), version: version()?, kind, passed, failed })
+    Ok(Run { suite: title.to_owned(), version: version()?, kind, passed, failed })
 }
 
 /// A name as a pattern that matches it alone.
@@ -90,6 +125,7 @@ struct Listener {
     name: String,
     expects_name: bool,
     tally: Tally,
+    specs: BTreeMap<String, bool>,
 }
 
 impl Listener {
@@ -109,13 +145,15 @@ impl Listener {
             } else {
                 self.tally.passed += 1;
             }
+            self.specs.insert(self.name.clone(), !failed);
             let verdict = if failed { "FAILED" } else { "ok" };
             return Some(format!("{verdict:<6} {seconds:>15}  {}", self.name));
         }
         if self.expects_name && !line.trim().is_empty() {
             self.expects_name = false;
             // Labels follow the name, all of them once more in brackets.
-            let name = line.split(" [Feature:").next().unwrap_or(line);
+            let name =
+                LABELS.iter().fold(line, |name, label| name.split(label).next().unwrap_or(name));
             name.trim().clone_into(&mut self.name);
         }
         None
@@ -130,28 +168,31 @@ mod tests {
     const SPEC: &str =
         "[sig-network] Netpol NetworkPolicy should deny [Feature:NetworkPolicy] [sig-network]";
 
-    fn end(bullet: &str) -> (Option<String>, Tally) {
+    fn end(bullet: &str) -> (Option<String>, Tally, BTreeMap<String, bool>) {
         let mut listener = Listener::default();
         let before = [RULE, SPEC, "  test.go:1", "  STEP: Creating @ 11/28"];
         assert!(before.iter().all(|line| listener.hear(line).is_none()));
-        (listener.hear(bullet), listener.tally)
+        (listener.hear(bullet), listener.tally, listener.specs)
     }
 
     #[test]
     fn a_spec_is_reported_when_it_ends() {
-        let (said, tally) = end("• [13.241 seconds]");
+        let (said, tally, specs) = end("• [13.241 seconds]");
         let want = "ok      13.241 seconds  [sig-network] Netpol NetworkPolicy should deny";
         assert_eq!(said.as_deref(), Some(want));
         assert_eq!((tally.passed, tally.failed), (1, 0));
+        let name = "[sig-network] Netpol NetworkPolicy should deny".to_owned();
+        assert_eq!(specs, BTreeMap::from([(name, true)]));
     }
 
     #[test]
     fn a_spec_that_fails_or_panics_is_a_failure() {
         for bullet in ["• [FAILED] [42.134 seconds]", "• [PANICKED] [0.1 seconds]", "• [TIMEDOUT]"]
         {
-            let (said, tally) = end(bullet);
+            let (said, tally, specs) = end(bullet);
             assert!(said.is_some_and(|said| said.starts_with("FAILED")), "{bullet}");
             assert_eq!((tally.passed, tally.failed), (0, 1), "{bullet}");
+            assert!(specs.values().eq([&false]), "{bullet}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The tier cluster: the DaemonSet as shipped, our own scenarios, and Kubernetes' tests of policies.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -8,7 +9,8 @@ use anyhow::{Context as _, Result, bail};
 use super::control_plane::kubectl;
 use super::options::Options;
 use super::places::Places;
-use super::{down, load, programs, suite, take_down, up};
+use super::suite::{self, Suite};
+use super::{compare, down, load, programs, take_down, up};
 use crate::shell::{self, step};
 use crate::test::{self, Report, Row, Tier, Told};
 use crate::workspace;
@@ -35,21 +37,31 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     in_own_cluster(&Options::default(), &places, || in_cluster(&places, filter))
 }
 
-/// Runs Kubernetes' tests alone, in a cluster of its own of some kind.
+/// Runs one of Kubernetes' suites alone, in a cluster of its own of some kind.
 ///
 /// # Errors
 /// If there is a cluster already, or this one cannot be made. Specs that fail are told.
-pub fn suite_alone(options: &Options) -> Result<Told> {
+pub fn suite_alone(suite: Suite, options: &Options) -> Result<Told> {
     let places = Places::find()?;
     in_own_cluster(options, &places, || {
         let program = programs::build_suite(&places)?;
-        deploy(&places)?;
-        let mut told = suite::run(&program, &places, None)?;
-        if told.tally.failed > 0 {
-            told.problems.push(format!("{} failed", told.tally.failed));
+        match suite {
+            Suite::NetworkPolicy => {
+                deploy(&places)?;
+                policies(&program, &places, None)
+            }
+            Suite::Conformance => compare::run(&program, &places, || deploy(&places), None),
         }
-        Ok(told)
     })
+}
+
+fn policies(program: &Path, places: &Places, filter: Option<&str>) -> Result<Told> {
+    let suite = suite::run(program, places, Suite::NetworkPolicy, "NetworkPolicy", filter);
+    let mut told = suite.context("running Kubernetes' tests")?.told;
+    if told.tally.failed > 0 {
+        told.problems.push(format!("{} of Kubernetes' tests failed", told.tally.failed));
+    }
+    Ok(told)
 }
 
 /// Makes a cluster, and takes it down however the run in it ends.
@@ -75,7 +87,7 @@ fn in_cluster(places: &Places, filter: Option<&str>) -> Result<()> {
     let mut told = Told::default();
     let ours = test::run_in_cluster(places.root(), |_| true, filter);
     told.add(ours.context("running our scenarios")?);
-    told.add(suite::run(&program, places, filter).context("running Kubernetes' tests")?);
+    told.add(policies(&program, places, filter)?);
     let row = Row { tier: Tier::Cluster, tally: told.tally, took: start.elapsed() };
     let Report { text, problems } = test::report(&[row], filter);
     print!("\n{text}");
