@@ -68,7 +68,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     dataplane::require(&options)?;
     let _lock = NamespaceLock::take()?;
     let opened = dataplane::open_version(&options, abi)?;
-    let dataplane::Opened { maps, attacher, tables, record, links, doors, reader, inherits } =
+    let dataplane::Opened { maps, attacher, tables, record, links, doors, reader, inherits, .. } =
         opened;
 
     let untouched = links.is_empty() && !inherits;
