@@ -1,7 +1,8 @@
 //! The agent's socket and lock in its run directory.
 //!
 //! A client connects and reads one document to the end of the stream, the status from one socket
-//! and the objects in force from the other: nothing is asked, nothing can be changed.
+//! and the objects in force from another: nothing is asked, nothing can be changed. The third socket,
+//! for events, is served by [`crate::events`].
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -35,7 +36,9 @@ pub enum AdminError {
 pub struct Admin {
     pub listener: UnixListener,
     pub objects: UnixListener,
-    sockets: [PathBuf; 2],
+    /// For a thread of its own.
+    pub events: std::os::unix::net::UnixListener,
+    sockets: [PathBuf; 3],
     _lock: File,
 }
 
@@ -54,14 +57,16 @@ impl Admin {
             Err(fs::TryLockError::Error(error)) => return Err(wrap(error)),
         }
         // Ours by the lock: what is there was left by a run that was killed.
-        let listen = |socket: &Path| match fs::remove_file(socket) {
+        let vacate = |socket: &Path| match fs::remove_file(socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => UnixListener::bind(socket),
+            _ => Ok(()),
         };
-        let sockets = [socket(run_dir), objects_socket(run_dir)];
-        let listener = listen(&sockets[0]).map_err(wrap)?;
-        let objects = listen(&sockets[1]).map_err(wrap)?;
-        Ok(Self { listener, objects, sockets, _lock: lock })
+        let sockets = [socket(run_dir), objects_socket(run_dir), events_socket(run_dir)];
+        sockets.iter().try_for_each(|socket| vacate(socket)).map_err(wrap)?;
+        let listener = UnixListener::bind(&sockets[0]).map_err(wrap)?;
+        let objects = UnixListener::bind(&sockets[1]).map_err(wrap)?;
+        let events = std::os::unix::net::UnixListener::bind(&sockets[2]).map_err(wrap)?;
+        Ok(Self { listener, objects, events, sockets, _lock: lock })
     }
 }
 
@@ -159,6 +164,11 @@ fn socket(run_dir: &Path) -> PathBuf {
 
 fn objects_socket(run_dir: &Path) -> PathBuf {
     run_dir.join("agent.objects.sock")
+}
+
+/// Where the agent of a run directory tells its events.
+pub fn events_socket(run_dir: &Path) -> PathBuf {
+    run_dir.join("agent.events.sock")
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use attachments::Attachment;
 use crate::attaching::Request;
 use crate::dataplane::{self, AdoptedLink, Maps, TcSide, Unheard};
 use crate::doorkeeper::{Heard, backoff};
+use crate::events::Snapshot;
 use crate::inspector::{Found, Inspected, Inspection, Next};
 use crate::source::{Batch, Invalid, Narrowed};
 use np_policy::bind::{RefusedSource, Settings};
@@ -350,6 +351,19 @@ impl Agent {
 
     pub fn index(&self) -> &Index {
         self.reconciler.index()
+    }
+
+    /// What names of pods, policies and devices are found by, after so many changes.
+    pub fn snapshot(&self, changes: u64) -> Snapshot {
+        let bindings = self.reconciler.bindings().iter();
+        let devices = self.reconciler.devices().iter();
+        Snapshot {
+            node: self.node.clone(),
+            index: self.reconciler.index().clone(),
+            pods: bindings.map(|(_, bound)| (bound.id.get(), bound.pod.key.clone())).collect(),
+            devices: devices.map(|(ifindex, device)| (ifindex.0, device.name.clone())).collect(),
+            changes,
+        }
     }
 
     /// Objects of this node that a user would miss if they were not there.

@@ -16,6 +16,7 @@ use crate::args::{Pending, PlaceArgs, RunArgs};
 use crate::attaching::{self, Request};
 use crate::dataplane::{self, NamespaceLock};
 use crate::doorkeeper::Doorkeeper;
+use crate::events;
 use crate::inspector::{self, Ask, Inspected, Next};
 use crate::message::Message;
 use crate::origin::{self, Origin};
@@ -38,6 +39,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         pending,
         check_every,
         startup_taint,
+        events: always,
         abi,
         log: _,
         log_format: _,
@@ -59,6 +61,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         ?tunnel_port,
         ?source_prefixes,
         ?pending,
+        events = ?always,
         "starting"
     );
 
@@ -68,8 +71,18 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     dataplane::require(&options)?;
     let _lock = NamespaceLock::take()?;
     let opened = dataplane::open_version(&options, abi)?;
-    let dataplane::Opened { maps, attacher, tables, record, links, doors, reader, inherits } =
-        opened;
+    let dataplane::Opened {
+        maps,
+        attacher,
+        tables,
+        record,
+        links,
+        doors,
+        reader,
+        events: made,
+        reporting,
+        inherits,
+    } = opened;
 
     let untouched = links.is_empty() && !inherits;
     let spare_present = untouched && matches!(origin, origin::Opened::Server(_));
@@ -78,6 +91,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let check_every = Duration::from_secs(check_every);
     let requests = attaching::start(attacher, check_every, out.clone())?;
     let asks = inspector::start(reader, out.clone())?;
+    let listener = admin.events.try_clone().context("cannot keep the socket for events")?;
+    let (mut wanted_names, changes) = events::start(made, reporting, always.report(), listener)?;
 
     let uplinks = uplink.clone();
     let settings =
@@ -151,6 +166,13 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
             Ok((client, _)) = admin.objects.accept() => {
                 admin::answer_objects(client, agent.index().clone());
             }
+            Some(ask) = wanted_names.recv(), if known => {
+                // Who asked may have gone.
+                ask.send(agent.snapshot(changes.counted())).ok();
+            }
+        }
+        if work {
+            changes.count();
         }
         if work && known {
             let (wanted, delay) = agent.turn();

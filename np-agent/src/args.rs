@@ -1,5 +1,7 @@
 //! Flags: what they are called and what they say of themselves.
 
+mod monitor;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -7,6 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::source;
+pub use monitor::{MonitorArgs, Tell};
 use np_policy::explain::Protocol;
 
 /// Kubernetes NetworkPolicy for the pods of one node, enforced after service DNAT by TC programs
@@ -34,6 +37,7 @@ Examples:
   np-agent endpoints -o json
   np-agent explain --manifests policies/ --from shop/web-0 --to shop/db-0 --port 5432
   np-agent lint policies/
+  np-agent monitor -f --pod shop/web-0
   np-agent cleanup";
 
 const EXPLAIN_EXAMPLES: &str = "\
@@ -88,6 +92,13 @@ pub enum Command {
     /// be read.
     #[command(after_help = LINT_EXAMPLES)]
     Lint(LintArgs),
+    /// Show which packets were dropped on this node, and which policies did it.
+    ///
+    /// Asks the running agent for what it remembers (the last 4,096 events), and with --follow goes on
+    /// until it is interrupted. Each pod has a share of the events: what exceeds it is counted and shown
+    /// as suppressed. Exits with 0, or with 1 when no agent answers. docs/MONITOR.md describes the output.
+    #[command(after_help = monitor::EXAMPLES)]
+    Monitor(MonitorArgs),
     /// Mount a BPF file system, unless one is there.
     ///
     /// For nodes whose init mounts none, such as those of kind. Needs CAP_SYS_ADMIN.
@@ -154,6 +165,11 @@ pub struct RunArgs {
     /// taint gets no pods before. Needs the right to get and patch nodes.
     #[arg(long, value_name = "KEY", conflicts_with = "manifests")]
     pub startup_taint: Option<String>,
+
+    /// Which packets the agent remembers for `np-agent monitor` while nobody follows them. A monitor that
+    /// follows more than this gets more.
+    #[arg(long, value_enum, default_value_t = Tell::Denied)]
+    pub events: Tell,
 
     /// The ABI version to use, for tests of upgrades.
     #[arg(long, hide = true, default_value_t = np_common::ABI_VERSION)]

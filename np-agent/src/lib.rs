@@ -22,6 +22,7 @@ pub mod args;
 pub mod attaching;
 pub mod cli;
 pub mod doorkeeper;
+pub mod events;
 pub mod inspector;
 pub mod message;
 pub mod origin;

@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Some(Command::Endpoints(show)) => cli::endpoints::run(&show),
         Some(Command::Explain(explain)) => cli::explain::run(&explain),
         Some(Command::Lint(args)) => cli::lint::run(args),
+        Some(Command::Monitor(args)) => cli::monitor::run(&args),
         Some(Command::Mount(args)) => cli::mount::run(&args),
         Some(Command::Cleanup(place)) => cli::cleanup::run(&place),
         None => telemetry::init(&run.log, run.log_format).and_then(|()| {

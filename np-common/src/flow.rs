@@ -39,6 +39,10 @@ pub enum Leg {
 }
 
 impl FlowKey {
+    /// No connection's.
+    pub const NONE: FlowKey =
+        FlowKey { src: Addr::UNSPECIFIED, dst: Addr::UNSPECIFIED, sport: 0, dport: 0, protocol: 0 };
+
     /// The key of the same tuple, judged elsewhere than where a packet leaves the node.
     #[inline(always)]
     pub const fn on(self, leg: Leg) -> Self {

@@ -19,6 +19,7 @@ pub mod config;
 pub mod decide;
 pub mod direction;
 pub mod endpoint;
+pub mod event;
 pub mod flow;
 pub mod fragment;
 pub mod maps;

@@ -5,6 +5,7 @@ use crate::addr::Addr;
 use crate::config::Config;
 use crate::direction::Hook;
 use crate::endpoint::{Endpoint, EndpointId, Iface};
+use crate::event::{Bucket, MOST_BUCKETS};
 use crate::flow::{Denied, Flow, FlowKey};
 use crate::fragment::{FragmentKey, PortPair};
 use crate::rules::{CidrKey, RuleKey};
@@ -126,6 +127,16 @@ pub const ALL: [MapSpec; 15] = [
     COUNTERS,
     RECORDS,
 ];
+
+// Those that are not pinned, and so not in ALL: each load makes its own, and what is in them is of
+// no use to the next agent.
+
+/// What makes events, see [`crate::event::Report`].
+pub const REPORT: MapSpec = spec::<u32, u64>("REPORT", Kind::Array, 1, MMAPABLE);
+/// How many events each endpoint may still make, see [`crate::event::bucket_of`].
+pub const BUCKETS: MapSpec = spec::<u32, Bucket>("BUCKETS", Kind::Array, MOST_BUCKETS, MMAPABLE);
+/// The ring buffer EVENTS, in bytes: room for some 3,600 events that nobody has read yet.
+pub const EVENTS_BYTES: u32 = 1 << 18;
 
 /// RECORDS is read as one stretch of memory: element 0 starts with a u64 `offset << 32 | length`
 /// of the record in force, stored last; the record is in one of the two halves of the rest.

@@ -4,6 +4,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod events;
 mod maps;
 mod report;
 mod skb;
@@ -47,7 +48,12 @@ fn run(hook: Hook, ctx: &TcContext, fast: fn(&Skb) -> Option<Verdict>) -> i32 {
     let skb = Skb::new(ctx);
     let verdict = match fast(&skb) {
         Some(verdict) => verdict,
-        None => decide::full(hook, &KernelMaps, &skb, &skb.context()),
+        None => {
+            let verdict = decide::full(hook, &KernelMaps, &skb, &skb.context());
+            // What is established, and so of no event, is mostly answered by the fast path.
+            events::report(&skb, hook, &verdict);
+            verdict
+        }
     };
     skb.set_tag(verdict.tag);
     report::report(ctx, hook, &verdict);

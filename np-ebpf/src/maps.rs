@@ -51,7 +51,7 @@ declare! {
 
 /// Where a program keeps what it finds out while it runs. It is not pinned: nobody else reads it.
 #[map]
-static CASE: PerCpuArray<Case> = PerCpuArray::with_max_entries(1, 0);
+pub static CASE: PerCpuArray<Case> = PerCpuArray::with_max_entries(1, 0);
 
 /// The slot of IFACES that an ifindex shares with those that differ by a multiple of 65,536.
 const IFACE_SLOTS: u32 = specs::IFACES.max_entries - 1;
@@ -61,9 +61,10 @@ macro_rules! word {
     ($pointer:expr) => {
         // SAFETY: the pointer comes from a map lookup, and an element of an array map is never
         // freed.
-        unsafe { ptr::read_volatile($pointer.cast::<u64>()) }
+        unsafe { core::ptr::read_volatile($pointer.cast::<u64>()) }
     };
 }
+pub(crate) use word;
 
 pub struct KernelMaps;
 

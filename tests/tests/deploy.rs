@@ -267,7 +267,7 @@ fn every_value_of_the_chart_has_a_comment() {
 }
 
 /// (option, value): what an operator sets.
-const VALUES: [(&str, &str); 9] = [
+const VALUES: [(&str, &str); 10] = [
     ("uplink", "uplinks"),
     ("foreign", "foreign"),
     ("tunnel-port", "tunnelPorts"),
@@ -275,6 +275,7 @@ const VALUES: [(&str, &str); 9] = [
     ("pending", "pending"),
     ("check-every", "checkEvery"),
     ("startup-taint", "startupTaint"),
+    ("events", "events"),
     ("log", "log"),
     ("log-format", "logFormat"),
 ];

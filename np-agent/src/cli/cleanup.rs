@@ -17,7 +17,7 @@ pub fn run(place: &PlaceArgs) -> anyhow::Result<ExitCode> {
         bail!("an agent runs with run directory {}; stop it first", place.run_dir.display());
     }
     let report = dataplane::cleanup(&place.pin_dir)?;
-    for file in ["agent.sock", "agent.objects.sock", "agent.lock", MEMORY] {
+    for file in ["agent.sock", "agent.objects.sock", "agent.events.sock", "agent.lock", MEMORY] {
         remove(fs::remove_file(place.run_dir.join(file)))
             .with_context(|| format!("cannot remove {file} in {}", place.run_dir.display()))?;
     }

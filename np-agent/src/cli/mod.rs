@@ -5,6 +5,7 @@ pub mod cleanup;
 pub mod endpoints;
 pub mod explain;
 pub mod lint;
+pub mod monitor;
 pub mod mount;
 mod out;
 pub mod status;

@@ -7,7 +7,7 @@ use np_common::direction::Hook;
 
 use super::error::{AttachError, DataplaneError};
 use super::filter::Filter;
-use super::load::{Program, Programs};
+use super::load::{Object, Program, Programs};
 use super::pins::{AdoptedLink, Pins, Places};
 use super::sys::{self, TcSide};
 use super::{clsact, tcx};
@@ -19,6 +19,7 @@ use np_policy::model::IfIndex;
 pub struct Attacher {
     mechanism: Mechanism,
     pub(super) places: Places,
+    object: Object,
     programs: Programs,
     /// The same once more: the kernel takes a program only once at each side of a device, and one
     /// that is to go in front of itself needs a double.
@@ -87,8 +88,13 @@ impl Chain {
 }
 
 impl Attacher {
-    pub(super) fn new(mechanism: Mechanism, places: Places, programs: Programs) -> Self {
-        Self { mechanism, places, programs, doubles: None }
+    pub(super) fn new(
+        mechanism: Mechanism,
+        places: Places,
+        mut object: Object,
+    ) -> Result<Self, DataplaneError> {
+        let programs = object.programs()?;
+        Ok(Self { mechanism, places, object, programs, doubles: None })
     }
 
     /// A loaded program, to be run on packets of one's own making.
@@ -200,7 +206,7 @@ impl Attacher {
         }
         let doubles = match self.doubles.take() {
             Some(doubles) => doubles,
-            None => Programs::load(&self.places.own)?,
+            None => self.object.programs()?,
         };
         Ok(self.doubles.insert(doubles).of(hook))
     }

@@ -1,7 +1,8 @@
-//! From the embedded object to loaded programs and pinned maps.
+//! From the embedded object to loaded programs, and maps that are pinned or not.
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use aya::maps::Map;
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use np_common::direction::Hook;
@@ -30,9 +31,13 @@ pub(super) struct Programs {
     to_uplink: Program,
 }
 
-impl Programs {
-    /// Loads the object with the pinned maps, and pins those that are not.
-    pub(super) fn load(pins: &Pins) -> Result<Self, DataplaneError> {
+/// The object with its maps.
+#[derive(Debug)]
+pub(super) struct Object(Ebpf);
+
+impl Object {
+    /// Reads the object with the pinned maps, and pins those that are to be and are not.
+    pub(super) fn open(pins: &Pins) -> Result<Self, DataplaneError> {
         let hz = sys::ticks_per_second()
             .map_err(DataplaneError::file("read the tick of", "/proc/self".as_ref()))?;
         let mut loader = EbpfLoader::new();
@@ -40,17 +45,29 @@ impl Programs {
         for spec in &maps::ALL {
             loader.map_pin_path(spec.name, pins.map(spec));
         }
-        let mut ebpf = loader.load(OBJECT).map_err(DataplaneError::Object)?;
+        let ebpf = loader.load(OBJECT).map_err(DataplaneError::Object)?;
         #[cfg(feature = "debug-log")]
-        super::log::follow(&mut ebpf)?;
-        Ok(Self {
-            from_pod: program(&mut ebpf, Hook::FromPod)?,
-            to_pod: program(&mut ebpf, Hook::ToPod)?,
-            from_uplink: program(&mut ebpf, Hook::FromUplink)?,
-            to_uplink: program(&mut ebpf, Hook::ToUplink)?,
+        let ebpf = super::log::follow(ebpf)?;
+        Ok(Self(ebpf))
+    }
+
+    /// Loads the programs. Each call loads them once more, over the same maps.
+    pub(super) fn programs(&mut self) -> Result<Programs, DataplaneError> {
+        Ok(Programs {
+            from_pod: program(&mut self.0, Hook::FromPod)?,
+            to_pod: program(&mut self.0, Hook::ToPod)?,
+            from_uplink: program(&mut self.0, Hook::FromUplink)?,
+            to_uplink: program(&mut self.0, Hook::ToUplink)?,
         })
     }
 
+    /// A map that is not pinned.
+    pub(super) fn map(&self, name: &'static str) -> Result<&Map, DataplaneError> {
+        self.0.map(name).ok_or(DataplaneError::MapMissing(name))
+    }
+}
+
+impl Programs {
     pub(super) fn of(&self, hook: Hook) -> &Program {
         match hook {
             Hook::FromPod => &self.from_pod,
@@ -70,5 +87,7 @@ pub(super) fn program(ebpf: &mut Ebpf, hook: Hook) -> Result<Program, DataplaneE
     let id = program.info().map_err(refused)?.id();
     let fd = program.fd().map_err(refused)?.as_fd().try_clone_to_owned();
     let fd = fd.map_err(DataplaneError::file("keep program", name.as_ref()))?;
+    // It stays loaded by what is returned, and can be loaded once more.
+    program.unload().map_err(refused)?;
     Ok(Program { fd, id })
 }

@@ -11,12 +11,12 @@ use super::error::DataplaneError;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Passes the programs' lines on to the agent's log, from a thread of its own.
-pub(super) fn follow(ebpf: &mut Ebpf) -> Result<(), DataplaneError> {
-    let mut logger = EbpfLogger::init(ebpf).map_err(DataplaneError::Log)?;
+pub(super) fn follow(mut ebpf: Ebpf) -> Result<Ebpf, DataplaneError> {
+    let mut logger = EbpfLogger::init(&mut ebpf).map_err(DataplaneError::Log)?;
     let work = move || loop {
         logger.flush();
         thread::sleep(PAUSE);
     };
     let thread = thread::Builder::new().name("debug-log".to_owned()).spawn(work);
-    thread.map(drop).map_err(DataplaneError::file("start thread", "debug-log".as_ref()))
+    thread.map(|_| ebpf).map_err(DataplaneError::file("start thread", "debug-log".as_ref()))
 }

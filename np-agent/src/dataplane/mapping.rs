@@ -19,6 +19,8 @@ pub(super) struct Mapping {
 
 // SAFETY: the memory is shared with the kernel anyway, and is accessed by atomics only.
 unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps the memory of an array whose MapInfo has been compared with its specification.

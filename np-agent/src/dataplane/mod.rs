@@ -10,6 +10,8 @@
 //!                 links/7-egress
 //! ```
 //!
+//! The maps of events are not pinned: each load of the programs makes its own.
+//!
 //! Where the kernel has no TCX there are no links: filters stay at a device as long as it lives.
 //!
 //! Everything here blocks.
@@ -21,6 +23,7 @@ mod clsact;
 mod counters;
 mod doors;
 mod error;
+mod events;
 mod filter;
 mod load;
 mod lock;
@@ -47,6 +50,7 @@ pub use cleanup::{CleanupReport, cleanup};
 pub use counters::Counters;
 pub use doors::{Doors, Unheard};
 pub use error::{ApplyError, AttachError, DataplaneError, Shape};
+pub use events::{Events, Reporting};
 pub use load::OBJECT;
 pub use lock::NamespaceLock;
 pub use maps::Maps;
@@ -58,7 +62,7 @@ pub use tcevents::TcEvents;
 pub use upgrade::RetireError;
 pub use verify::{Checked, Finding};
 
-use load::Programs;
+use load::Object;
 use np_common::ABI_VERSION;
 use np_policy::model::IfIndex;
 use np_policy::plan::Tables;
@@ -88,6 +92,9 @@ pub struct Opened {
     pub doors: Doors,
     /// For whoever compares the maps with the plan.
     pub reader: Reader,
+    /// For the thread that names events.
+    pub events: Events,
+    pub reporting: Reporting,
     /// The maps are new, and programs of another version judge by theirs.
     pub inherits: bool,
 }
@@ -121,7 +128,7 @@ pub fn open_version(options: &Options, abi: u32) -> Result<Opened, DataplaneErro
         from.keep_flows(pins)?;
     }
     pins.check_maps(Absent::Fine)?;
-    let programs = Programs::load(pins)?;
+    let object = Object::open(pins)?;
     // Now also those that the object made.
     pins.check_maps(Absent::Error)?;
     let inherits = inheritance.is_some();
@@ -132,8 +139,9 @@ pub fn open_version(options: &Options, abi: u32) -> Result<Opened, DataplaneErro
     let links = attach::links(&places)?;
     let doors = Doors::open(pins)?;
     let reader = Reader(Maps::open(pins)?);
-    let attacher = Attacher::new(mechanism, places, programs);
-    Ok(Opened { maps, attacher, tables, record, links, doors, reader, inherits })
+    let (events, reporting) = events::open(&object)?;
+    let attacher = Attacher::new(mechanism, places, object)?;
+    Ok(Opened { maps, attacher, tables, record, links, doors, reader, events, reporting, inherits })
 }
 
 /// Reads what the maps hold while another thread writes them.

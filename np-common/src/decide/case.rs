@@ -4,11 +4,22 @@
 //! map the verifier knows nothing, so that ways which led to different values are one from there on.
 
 use super::{Context, began};
-use crate::addr::Addr;
 use crate::endpoint::EndpointId;
 use crate::flow::{Flow, FlowKey, Time};
 use crate::packet::Packet;
 use crate::tag::Began;
+
+/// A connection that was judged: T and its ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    pub tuple: FlowKey,
+    /// The pod of this node that opened it.
+    pub source: EndpointId,
+    /// The pod of this node that answers.
+    pub destination: EndpointId,
+    /// The packet is one of the side that answers.
+    pub reply: bool,
+}
 
 /// A packet, its ends and what the flow table says of it. All zeros is a value of it.
 #[derive(Clone, Copy, Debug)]
@@ -112,13 +123,7 @@ impl Case {
     /// A case of which nothing is known.
     pub const EMPTY: Case = Case {
         packet: Packet::EMPTY,
-        key: FlowKey {
-            src: Addr::UNSPECIFIED,
-            dst: Addr::UNSPECIFIED,
-            sport: 0,
-            dport: 0,
-            protocol: 0,
-        },
+        key: FlowKey::NONE,
         source: EndpointId::NONE,
         destination: EndpointId::NONE,
         subject: EndpointId::NONE,
@@ -136,6 +141,19 @@ impl Case {
         time: Time { now: 0, hz: 0 },
         generation: 0,
     };
+
+    /// The tuple of the packet itself. Of meaning where its headers could be read.
+    #[inline(always)]
+    pub const fn tuple(&self) -> FlowKey {
+        self.packet.flow_key()
+    }
+
+    /// The connection that was judged. Of meaning where the verdict was reached by asking policy.
+    #[inline(always)]
+    pub fn connection(&self) -> Connection {
+        let Self { key, source, destination, way, .. } = *self;
+        Connection { tuple: key, source, destination, reply: matches!(way, Way::Reply) }
+    }
 
     /// Takes the packet for one of the reversed tuple, going the other way.
     #[inline(always)]

@@ -63,7 +63,8 @@ pub fn entered<M: Maps, R: PacketReader + ?Sized>(
             if replier.is_none() && to_tunnel(maps, &Tuple::of(key)) {
                 return Verdict { reason: Reason::TunnelFromPod, tag };
             }
-            (case.subject, case.destination) = (source, replier);
+            (case.source, case.destination, case.way) = (source, replier, Way::Reply);
+            case.subject = source;
             let ruled = judge(maps, maps.settled(case));
             let Case { packet, key, .. } = &mut *case;
             if let Err(direction) = ruled {

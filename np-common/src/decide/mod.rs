@@ -22,7 +22,7 @@ mod fast;
 mod flows;
 mod judge;
 
-pub use case::Case;
+pub use case::{Case, Connection};
 pub use fast::fast;
 
 use core::ops::DerefMut;

@@ -178,12 +178,35 @@ impl Agent {
 
     /// Asks `np-agent explain` by the objects that the agent has in force.
     pub fn explain(&self, args: &[&str]) -> Result<(i32, String, String)> {
-        let mut command = self.inside.command(&self.binary);
-        command.arg("explain").args(args).arg("--run-dir").arg(&self.run_dir);
-        let output = command.stdin(Stdio::null()).output().context("run np-agent explain")?;
+        self.ask("explain", args)
+    }
+
+    /// Asks `np-agent monitor` for what the agent remembers.
+    pub fn monitor(&self, args: &[&str]) -> Result<(i32, String, String)> {
+        self.ask("monitor", args)
+    }
+
+    /// Starts `np-agent monitor --follow`; its output comes through a pipe.
+    pub fn follow(&self, args: &[&str]) -> Result<Child> {
+        let mut command = self.asking("monitor", args);
+        command.arg("--follow").stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().context("start np-agent monitor")
+    }
+
+    /// Runs a subcommand that only asks the running agent.
+    fn ask(&self, subcommand: &str, args: &[&str]) -> Result<(i32, String, String)> {
+        let run = || format!("np-agent {subcommand}");
+        let output = self.asking(subcommand, args).output().with_context(run)?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let code = output.status.code().context("np-agent explain died of a signal")?;
+        let code = output.status.code().context("it died of a signal").with_context(run)?;
         Ok((code, text(&output.stdout), text(&output.stderr)))
+    }
+
+    fn asking(&self, subcommand: &str, args: &[&str]) -> Command {
+        let mut command = self.inside.command(&self.binary);
+        command.arg(subcommand).args(args).arg("--run-dir").arg(&self.run_dir);
+        command.stdin(Stdio::null());
+        command
     }
 
     /// Everything the agent has logged so far, over all its starts.

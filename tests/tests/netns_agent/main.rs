@@ -7,6 +7,7 @@ mod devices;
 mod doors;
 mod kills;
 mod life;
+mod monitor;
 mod output;
 mod server;
 mod tenants;

@@ -7,6 +7,7 @@ pub(crate) struct Kernel {
     pub(crate) maps: Maps,
     pub(crate) tables: Tables,
     pub(crate) counters: Counters,
+    pub(crate) told: Told,
     pub(crate) flows: HashMap<MapData, FlowKey, Flow>,
     pub(crate) caller: OwnedFd,
     /// What the caller calls; the kernel empties it when nobody holds it open.
@@ -20,7 +21,7 @@ pub(crate) struct Kernel {
 impl Kernel {
     pub(crate) fn new(pin_dir: &Path) -> anyhow::Result<Self> {
         let opened = dataplane::open(&Options { pin_dir: pin_dir.to_owned(), mechanism: None })?;
-        let Opened { maps, attacher, tables, .. } = opened;
+        let Opened { maps, attacher, tables, events, reporting, .. } = opened;
         ensure!(tables == Tables::default(), "a fresh pin directory is empty");
         let programs = Hook::ALL.map(|hook| attacher.program(hook));
         let programs: Vec<&dyn AsFd> = programs.iter().map(|fd| fd as &dyn AsFd).collect();
@@ -31,9 +32,13 @@ impl Kernel {
         let flows = HashMap::try_from(Map::LruHashMap(flows))?;
         let counters = maps.counters()?;
         let (start, ticks, hz) = (Instant::now(), 0, bpf::ticks_per_second()?);
+        let told = Told::new(events);
+        let _programs = programs;
         let mut kernel =
-            Self { maps, tables, counters, flows, caller, _programs: programs, hz, start, ticks };
+            Self { maps, tables, counters, told, flows, caller, _programs, hz, start, ticks };
         kernel.set_clock()?;
+        ensure!(kernel.told.events.take().is_none(), "nothing was asked for");
+        reporting.set(Report::All);
         Ok(kernel)
     }
 

@@ -10,9 +10,12 @@
 //!  first pass   skb->tc_index = cb[0]; tail call into program cb[1]     → verdict
 //!  second pass  cb[3] = skb->tc_index                                   → the tag it left behind
 //! ```
+//!
+//! Events are part of it: what the programs tell of a packet is what the host would tell.
 
 mod kernel;
 mod random;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -30,6 +33,7 @@ use np_common::config::Config;
 use np_common::decide::{Context, full};
 use np_common::direction::Hook;
 use np_common::endpoint::{Endpoint, EndpointId, Iface, PolicyWord, Role};
+use np_common::event::{Event, Report};
 use np_common::flow::{Flow, FlowKey, State, Time};
 use np_common::packet::{
     ACK, ECHO, ESP, ETH_P_IPV4, ETH_P_IPV6, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP,
@@ -46,6 +50,7 @@ use np_tests::wire::{self, Fragment, Ip};
 
 use crate::kernel::Kernel;
 use crate::random::Random;
+use crate::told::Told;
 
 const ROUNDS: usize = 60;
 const PACKETS_PER_ROUND: usize = 100;
@@ -87,7 +92,12 @@ fn the_programs_agree_with_decide_on_the_host() {
                 for pass in [Pass::Verdict, Pass::Tag] {
                     let context = case.context(kernel.now());
                     let expected = full(case.hook, &simulated, case.frame.as_slice(), &context);
-                    kernel.judge(&case, pass, &expected).with_context(|| {
+                    let event = {
+                        let case_found = simulated.case.borrow();
+                        Event::of(&simulated, case.hook, &expected, &context, &case_found, 0)
+                    };
+                    let judged = kernel.judge(&case, pass, &expected);
+                    judged.and_then(|()| kernel.told.compare(&event)).with_context(|| {
                         format!(
                             "round {round}, packet {packet}, {pass:?}: {case:x?}\n{:#?}",
                             kernel.tables
@@ -119,6 +129,7 @@ fn the_programs_agree_with_decide_on_the_host() {
         let packets: usize = seen.values().sum();
         ensure!(packets >= 2_000, "only {packets} packets");
         println!("{packets} packets, {} flows: all equal", flows.len());
+        kernel.told.add_up()?;
         Ok(())
     });
 }

@@ -91,6 +91,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- with .Values.startupTaint }}
 {{- $args = append $args (printf "--startup-taint=%s" .) }}
 {{- end }}
+{{- if ne .Values.events "denied" }}
+{{- $args = append $args (printf "--events=%s" .Values.events) }}
+{{- end }}
 {{- if ne .Values.log "info" }}
 {{- $args = append $args (printf "--log=%s" .Values.log) }}
 {{- end }}

@@ -17,6 +17,7 @@ mod ends;
 mod node;
 mod nodes_own;
 mod opening;
+mod outcome;
 mod sides;
 
 use std::cell::OnceCell;
@@ -32,6 +33,7 @@ pub use self::describe::{PeerList, PortList};
 pub use self::ends::{End, EndError, Family};
 use self::node::Tabled;
 pub use self::nodes_own::Unless;
+pub use self::outcome::{Outcome, Why};
 pub use self::sides::{Miss, RuleRef, Side, Standing, Wrong};
 use crate::index::Index;
 use crate::model::{self, Direction, NodeName, Pod, Policy};

@@ -8,7 +8,7 @@ use std::ops::DerefMut;
 use ipnet::IpNet;
 use np_common::addr::Addr;
 use np_common::config::Config;
-use np_common::decide::Maps;
+use np_common::decide::{Case, Maps};
 use np_common::endpoint::{EndpointId, Iface, PolicyWord};
 use np_common::flow::{Denied, Flow, FlowKey, Time};
 use np_common::fragment::{FragmentKey, PortPair};
@@ -24,6 +24,8 @@ pub struct Simulated<'a> {
     pub flows: RefCell<BTreeMap<FlowKey, Flow>>,
     pub denied: RefCell<BTreeMap<FlowKey, Denied>>,
     pub fragments: RefCell<BTreeMap<FragmentKey, PortPair>>,
+    /// What was found out about the last packet.
+    pub case: RefCell<Case>,
 }
 
 impl<'a> Simulated<'a> {
@@ -33,6 +35,7 @@ impl<'a> Simulated<'a> {
             flows: RefCell::default(),
             denied: RefCell::default(),
             fragments: RefCell::default(),
+            case: RefCell::new(Case::EMPTY),
         }
     }
 }
@@ -108,6 +111,10 @@ impl Maps for Simulated<'_> {
 
     fn record_denied(&self, key: &FlowKey, time: Time) {
         self.denied.borrow_mut().insert(*key, Denied::new(time));
+    }
+
+    fn with_case<T>(&self, f: impl FnOnce(&mut Case) -> T) -> Option<T> {
+        Some(f(&mut self.case.borrow_mut()))
     }
 
     fn ports(&self, key: &FragmentKey) -> Option<PortPair> {
