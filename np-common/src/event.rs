@@ -141,6 +141,7 @@ const fn is_read(reason: Reason, context: &Context) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u64)]
 pub enum Report {
+    /// No packet.
     Nothing = 0,
     /// Every packet that is dropped.
     Denied = 1,

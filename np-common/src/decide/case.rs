@@ -12,6 +12,7 @@ use crate::tag::Began;
 /// A connection that was judged: T and its ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
+    /// T, as its first packet had it.
     pub tuple: FlowKey,
     /// The pod of this node that opened it.
     pub source: EndpointId,
