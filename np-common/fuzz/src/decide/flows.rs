@@ -271,9 +271,10 @@ impl Case<'_> {
         }
         let key = self.key(&packet);
         match self.verdict.reason {
-            // What answers goes by its flow.
+            // What answers goes by its flow, and so does a pod's own packet that came back.
             Reason::EgressDenied | Reason::IngressDenied
                 if !self.is_flow(&key, Some(source), destination)
+                    && !self.is_flow(&key.on(Leg::Returned), None, destination)
                     && !self.is_flow(&key.reversed(), Some(destination), source) =>
             {
                 noted.denied = Some(packet.flow_key());
