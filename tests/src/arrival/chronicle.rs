@@ -98,12 +98,7 @@ impl Chronicle {
     pub fn send(&mut self, mark: Mark, author: HostId, plot: &'static str, bytes: &[u8]) {
         let ip = Seen::read(bytes).and_then(|seen| seen.ip);
         let (flow, form) = (ip.map(|ip| ip.flow), ip.map(|ip| ip.form));
-        let time = now();
-        // Not every kernel shows a capture what a packet socket sends.
-        if let (Some(flow), Some(form)) = (flow, form) {
-            self.open(author, flow, form, time);
-        }
-        let sent = Sent { author, time, plot, flow, form };
+        let sent = Sent { author, time: now(), plot, flow, form };
         self.sent.insert(mark, sent);
         if mark.0.is_multiple_of(1024) {
             self.forget(now().saturating_sub(REMEMBERED));
@@ -116,13 +111,6 @@ impl Chronicle {
             if let Some((mark, _)) = self.sent.pop_first() {
                 self.carried.remove(&mark);
             }
-        }
-    }
-
-    fn open(&mut self, host: HostId, flow: Flow, form: Form, time: Time) {
-        if matches!(form, Form::Ported | Form::EchoRequest | Form::Other) {
-            let first = self.opened.entry((host, flow)).or_insert(time);
-            *first = time.min(*first);
         }
     }
 
@@ -142,7 +130,9 @@ impl Chronicle {
         if ip.form == Form::EchoReply {
             self.answered.entry((frame.host, ip.flow)).or_insert(frame.time);
         }
-        self.open(frame.host, ip.flow, ip.form, frame.time);
+        if matches!(ip.form, Form::Ported | Form::EchoRequest | Form::Other) {
+            self.opened.entry((frame.host, ip.flow)).or_insert(frame.time);
+        }
         for mark in Mark::find(&frame.bytes) {
             if self.sent.get(&mark).is_some_and(|sent| sent.author != frame.host) {
                 let carried =
