@@ -166,7 +166,7 @@ fn objects_socket(run_dir: &Path) -> PathBuf {
     run_dir.join("agent.objects.sock")
 }
 
-/// Where the agent of a run directory tells its events.
+/// The socket on which the agent of a run directory reports its events.
 pub fn events_socket(run_dir: &Path) -> PathBuf {
     run_dir.join("agent.events.sock")
 }

@@ -185,7 +185,7 @@ map_type! {
 
 impl Bucket {
     /// Takes a token from a bucket that will be full again at `full`. Returns when it will be full
-    /// after that; none if there is no token.
+    /// after that, or none if there is no token.
     #[inline(always)]
     pub const fn take(full: u64, now: u64) -> Option<u64> {
         let full = if full > now { full } else { now };

@@ -1,4 +1,4 @@
-//! Maps outlive the agent, so what lies in them must not change within one version of the ABI. Each version
+//! Maps outlive the agent, so what is in them must not change within one version of the ABI. Each version
 //! has a file in `abi/`, against which the code is held.
 //!
 //! After a change that needs a new version, raise `ABI_VERSION` and run this with `NP_UPDATE=1`, which

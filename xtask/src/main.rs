@@ -10,6 +10,7 @@ mod demo;
 mod deny;
 mod fuzz;
 mod image;
+mod ldd;
 mod lint;
 mod matrix;
 mod packages;

@@ -64,7 +64,7 @@ const SELDOM: Duration = Duration::from_millis(100);
 /// In a large cluster less often: making one then takes at most this part of the time.
 const PART: u32 = 50;
 
-/// Names events and tells them.
+/// Names events and hands the lines to the hub.
 struct Teller {
     events: Events,
     hub: Arc<Hub>,

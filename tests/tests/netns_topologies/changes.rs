@@ -41,7 +41,7 @@ fn a_new_sandbox_in_the_shape_of_calico_is_judged() -> Result<()> {
 #[test]
 fn a_tunnel_that_is_recreated_is_judged() -> Result<()> {
     let shape = Shape::FLANNEL_VXLAN;
-    let row = matrix::row("Topologies", format!("{}: the tunnel made anew", shape.name));
+    let row = matrix::row("Topologies", format!("{}: the tunnel recreated", shape.name));
     let mut trial = Trial::set_up(shape, Iptables)?;
     trial.cluster.connect_again(&["flannel.1", "flannel-v6.1"])?;
     for node in trial.cluster.spec.nodes.clone() {

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use crate::image::archive::Entry;
+use crate::ldd;
 use crate::shell::{self, find_program};
 
 /// The entries of some programs, each as (its name here, its name in the image's /bin).
@@ -20,7 +21,7 @@ pub fn entries(programs: &[(&str, &str)]) -> Result<Vec<Entry>> {
     for (program, name) in programs {
         let path = find_program(program).with_context(|| format!("there is no {program}"))?;
         let said = shell::capture(Command::new("ldd").arg(&path))?;
-        libraries.extend(linked(&said).map(str::to_owned));
+        libraries.extend(ldd::paths(&said).map(str::to_owned));
         entries.push(Entry::program(&format!("bin/{name}"), path));
     }
     let mut directories = BTreeSet::new();
@@ -35,27 +36,4 @@ pub fn entries(programs: &[(&str, &str)]) -> Result<Vec<Entry>> {
     all.extend(libraries.iter().map(|path| Entry::program(path.trim_start_matches('/'), path)));
     all.extend(entries);
     Ok(all)
-}
-
-/// The paths in what ldd says.
-fn linked(said: &str) -> impl Iterator<Item = &str> {
-    said.lines().filter_map(|line| {
-        let line = line.split_once("=> ").map_or(line, |(_, path)| path).trim();
-        line.split(' ').next().filter(|path| path.starts_with('/'))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_libraries_and_the_loader_are_found() {
-        let said = "\tlinux-vdso.so.1 (0x00007ffd)\n\
-                    \tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f1)\n\
-                    \t/lib64/ld-linux-x86-64.so.2 (0x00007f2)\n";
-        let paths: Vec<&str> = linked(said).collect();
-        assert_eq!(paths, ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]);
-        assert_eq!(linked("\tnot a dynamic executable\n").count(), 0);
-    }
 }

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 
 use super::kernel::Installed;
+use crate::ldd;
 use crate::shell::{self, find_program};
 
 /// Programs that tests start. A node's proxy rules come by both of iptables' back ends.
@@ -150,15 +151,7 @@ fn needed(program: &Path) -> Result<Vec<PathBuf>> {
     let output = Command::new("ldd").arg(program).output().context("cannot start ldd")?;
     // Of a static program, or a script, it says so and fails.
     let text = String::from_utf8_lossy(&output.stdout);
-    Ok(libraries(&text).map(PathBuf::from).collect())
-}
-
-fn libraries(ldd: &str) -> impl Iterator<Item = &str> {
-    ldd.lines().filter_map(|line| {
-        let line = line.trim();
-        let path = line.split_once("=> ").map_or(line, |(_, path)| path);
-        path.split(' ').next().filter(|path| path.starts_with('/'))
-    })
+    Ok(ldd::paths(&text).map(PathBuf::from).collect())
 }
 
 /// Copies a file to the same path under a root; what is in /lib here is in /usr/lib there.
@@ -213,19 +206,4 @@ fn pack(root: &Path, archive: &Path) -> Result<PathBuf> {
     ensure!(status.success(), "packing {} failed ({status})", root.display());
     fs::rename(&partial, archive)?;
     Ok(archive.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ldd_names_libraries_and_the_loader() {
-        let text = "\tlinux-vdso.so.1 (0x00007ffc)\n\
-                    \tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\
-                    \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
-        let found: Vec<_> = libraries(text).collect();
-        assert_eq!(found, ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]);
-        assert_eq!(libraries("\tstatically linked\n").count(), 0);
-    }
 }

@@ -100,7 +100,7 @@ fn a_policy_weighs_the_entries_that_it_asks_for() {
         // Four pods of three classes: with one number, with the other, and with none.
         ("a name", vec![rule(Some(vec![peers()]), &name)], Some(4 + (2 + 1) + 3)),
         ("everyone", vec![rule(None, &two)], Some(2)),
-        // A class that the rule set tells apart has what everyone has too.
+        // A class with rules of its own has everyone's as well.
         ("all", vec![rule(Some(vec![host()]), &two), rule(None, &two)], Some(1 + 2 + 2 * 2)),
     ] {
         let weights = weights(&[egress("a", "policy", rules)], million);
